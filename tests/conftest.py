@@ -1,0 +1,54 @@
+"""What every test can rely on: no network, one thread, the same examples each time."""
+
+import os
+import shutil
+import socket
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read once, when huggingface_hub is imported
+
+import hypothesis
+import pytest
+import torch
+
+# Hypothesis: no deadline (shared machines stall), the same examples in every run, nothing kept on disk.
+hypothesis.settings.register_profile("suite", deadline=None, derandomize=True, database=None, max_examples=50)
+hypothesis.settings.load_profile("suite")
+torch.set_num_threads(1)
+
+AVAILABLE = {
+    "gpu": torch.cuda.is_available,
+    "browser": lambda: any(map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))),
+    "network": lambda: os.environ.get("HARDTACK_NETWORK") == "1",
+}
+
+
+def pytest_collection_modifyitems(config, items):
+    """Leave out the tests whose marker names something that this machine does not have."""
+    missing = {name for name, there in AVAILABLE.items() if not there()}
+    left_out = [item for item in items if missing & {mark.name for mark in item.iter_markers()}]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
+
+
+@pytest.fixture(autouse=True)
+def offline(request, monkeypatch):
+    """A test that is not marked network and reaches for one fails at once instead of waiting for a timeout."""
+    if request.node.get_closest_marker("network"):
+        return
+    connect = socket.socket.connect
+
+    def refuse(self, address):
+        if self.family in (socket.AF_INET, socket.AF_INET6) and address[0] not in ("127.0.0.1", "::1"):
+            raise AssertionError(f"this test reached for the network: {address}")
+        return connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+
+
+@pytest.fixture(autouse=True)
+def same_torch_seed():
+    """Every test starts from the same torch seed, so that one test's draws never decide another's."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        yield
