@@ -23,7 +23,7 @@ AVAILABLE = {
 
 
 def pytest_collection_modifyitems(config, items):
-    """Leave out the tests whose marker names something that this machine does not have."""
+    """Leave out tests whose marker names something that this machine does not have."""
     missing = {name for name, there in AVAILABLE.items() if not there()}
     left_out = [item for item in items if missing & {mark.name for mark in item.iter_markers()}]
     if left_out:
@@ -33,7 +33,7 @@ def pytest_collection_modifyitems(config, items):
 
 @pytest.fixture(autouse=True)
 def offline(request, monkeypatch):
-    """A test that is not marked network and reaches for one fails at once instead of waiting for a timeout."""
+    """Fail at once, instead of waiting, when a test that is not marked network reaches for one."""
     if request.node.get_closest_marker("network"):
         return
     connect = socket.socket.connect
@@ -48,7 +48,7 @@ def offline(request, monkeypatch):
 
 @pytest.fixture(autouse=True)
 def same_torch_seed():
-    """Every test starts from the same torch seed, so that one test's draws never decide another's."""
+    """Start every test from the same torch seed, so that one test's draws never decide another's."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         yield

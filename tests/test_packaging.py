@@ -1,4 +1,4 @@
-"""What is promised to someone who clones the project: pinned, hashed, no index, no CUDA, nothing on import."""
+"""What a clone is promised: pinned, hashed, no index, no CUDA, nothing on import."""
 
 import re
 import subprocess
