@@ -72,7 +72,7 @@ $(VENV)/.project: pyproject.toml $(VENV)/.run
 	@$(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $@
 
-$(VENV)/.dev: requirements/dev.txt $(VENV)/.project
+$(VENV)/.dev: requirements/dev.txt $(VENV)/.run | $(VENV)/.project
 	@echo "installing requirements/dev.txt into $(VENV)" >&2
 	@$(LOCKED) -r requirements/dev.txt
 	@touch $@
