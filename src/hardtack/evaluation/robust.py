@@ -1,0 +1,206 @@
+"""Drives attacks over many examples in lockstep and defines, once, the rates that come out of it."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import xxhash
+from torch import Tensor
+
+from hardtack.errors import InputError
+from hardtack.evaluation.answers import Answers
+from hardtack.evaluation.attacks.protocol import Outcome, Queries, TextAttack, Texts, predicted
+from hardtack.evaluation.victim import Victim
+from hardtack.runs import Run
+from hardtack.tasks.task import Example
+
+
+class Rates(NamedTuple):
+    """The numbers of an attack over n examples.
+
+    missed = wrong before the attack; held = right before and after; fell = right before, wrong after.
+    `attack_success_rate` and `mean_queries` are None when every example was missed: nothing was attacked.
+    """
+
+    examples: int
+    missed: int
+    held: int
+    fell: int
+    clean_accuracy: float
+    accuracy_under_attack: float
+    attack_success_rate: float | None
+    mean_queries: float | None
+
+
+def rates(outcomes: Iterable[Outcome]) -> Rates:
+    """Return the rates of an attack: the only place where they are defined.
+
+    clean_accuracy = (held + fell) / n, accuracy_under_attack = held / n, attack_success_rate = fell / (held +
+    fell); mean_queries is over the examples that were attacked (missed ones not counted), distinct texts per
+    example.
+    """
+    listed = list(outcomes)
+    if not listed:
+        raise InputError("no example was attacked; at least 1 is needed")
+    missed, held, fell = (sum(o.status == status for o in listed) for status in ("missed", "held", "fell"))
+    n, attacked = len(listed), held + fell
+    queries = sum(o.queries for o in listed if o.status != "missed")
+    return Rates(
+        examples=n,
+        missed=missed,
+        held=held,
+        fell=fell,
+        clean_accuracy=attacked / n,
+        accuracy_under_attack=held / n,
+        attack_success_rate=fell / attacked if attacked else None,
+        mean_queries=queries / attacked if attacked else None,
+    )
+
+
+def attack_all(
+    attack: TextAttack,
+    examples: Sequence[Example],
+    victim: Victim,
+    run: Run,
+    *,
+    window: int = 256,
+    row: str = "",
+) -> list[Outcome]:
+    """Attack all examples, many at once, and return their outcomes in the order of the examples.
+
+    Each example's attack is a generator. In every round the texts that the live generators want are asked
+    together, so that the model sees full batches. A text is asked once per example, however often its attack
+    repeats it, and counts once as a query. Answers are rounded to 1e-4 before any attack sees them.
+
+    Every answer is kept in a file of `run.scratch`. Started again after a kill, the recorded answers are
+    replayed into the same generators; the rounds, and with them the batches, fall as they would have without
+    the kill.
+
+    Args:
+        attack: the attack and its settings.
+        examples: what is attacked; ids must be distinct.
+        victim: the model under attack.
+        run: gives the random streams (by attack name and example id), the scratch folder and progress.
+        window: how many examples are live at once; finished ones are replaced in order.
+        row: names the result row, where one run attacks several models with one attack.
+    """
+    if not examples:
+        raise InputError("no example to attack; at least 1 is needed")
+    if window < 1:
+        raise InputError(f"window {window}; allowed: 1 or more")
+    if len({example.id for example in examples}) != len(examples):
+        raise InputError("two examples to attack have one id; ids must be distinct")
+    label = f"attack/{attack.name}" + (f"/{row}" if row else "")
+    binding = _binding(attack, examples, victim, run, window=window, label=label)
+    outcomes: dict[int, Outcome] = {}
+    waiting = iter(enumerate(examples))
+    live: list[_Live] = []
+    with Answers(_path(run, label), binding, victim.classes) as answers:
+        try:
+            run.tick(label, 0, len(examples))
+            while True:
+                for position, example in islice(waiting, window - len(live)):
+                    rng = run.rng(f"attack/{attack.name}", example=example.id)
+                    live.append(_Live(position, example, attack.attack(example, rng)))
+                    live[-1].start()
+                if not live:
+                    break
+                _ask([(one, text) for one in live for text in one.unknown()], victim, answers)
+                outcomes |= {one.position: done for one in live if (done := one.step()) is not None}
+                live = [one for one in live if one.position not in outcomes]
+                run.tick(label, len(outcomes), len(examples))
+        finally:
+            for one in live:
+                one.queries.close()
+    return [outcomes[position] for position in range(len(examples))]
+
+
+@dataclass
+class _Live:
+    """One example under attack: its generator, what it wants to know next and every answer it has had."""
+
+    position: int
+    example: Example
+    queries: Queries
+    wanted: list[Texts] = field(default_factory=list)
+    memo: dict[Texts, Tensor] = field(default_factory=dict)  # text -> rounded logits, float64 [C]
+
+    def start(self) -> None:
+        self.wanted = next(self.queries)
+        if self.wanted != [self.example.text]:
+            raise TypeError(
+                f"an attack's first candidates are {self.wanted!r}; allowed: the original text alone"
+            )
+
+    def unknown(self) -> list[Texts]:
+        return [text for text in dict.fromkeys(self.wanted) if text not in self.memo]
+
+    def step(self) -> Outcome | None:
+        """Send the wanted answers; return the outcome when the attack is over."""
+        original = self.memo[self.example.text]
+        if not 0 <= self.example.label < len(original):
+            raise InputError(
+                f"example {self.example.id} has the label {self.example.label}; "
+                f"the model's classes are 0 to {len(original) - 1}"
+            )
+        known = [self.memo[text] for text in self.wanted]
+        try:
+            self.wanted = self.queries.send(
+                torch.stack(known) if known else original.new_empty(0, len(original))
+            )
+        except StopIteration as stop:
+            return self.checked(stop.value)
+        return None
+
+    def checked(self, outcome: Outcome) -> Outcome:
+        """Compare what an attack claims with the answers it had; the driver's count of queries stands."""
+        label, memo = self.example.label, self.memo
+        if predicted(memo[self.example.text]) != label:
+            true = outcome.status == "missed" and outcome.adversarial is None
+        elif outcome.status == "fell":
+            fooling = outcome.adversarial
+            true = fooling in memo and predicted(memo[fooling]) != label
+        else:
+            true = outcome.status == "held" and outcome.adversarial is None
+        if not true or outcome.id != self.example.id or outcome.original != self.example.text:
+            raise TypeError(f"an attack's outcome contradicts the answers it was given: {outcome!r}")
+        return outcome._replace(queries=len(memo))
+
+
+def _ask(pending: list[tuple[_Live, Texts]], victim: Victim, answers: Answers) -> None:
+    """Answer every pending text, from the file as far as it goes, else from the model, and remember the
+    answers.
+    """
+    for sheaf in victim.plan([text for _, text in pending]):
+        raw = answers.replay(len(sheaf.rows))
+        if raw is None:
+            raw = victim.answer(sheaf)
+            answers.append(raw)
+        else:
+            victim.classes = raw.shape[1]
+            victim.observe(raw)
+        for place, rounded in zip(sheaf.positions.tolist(), raw.double().round(decimals=4), strict=True):
+            one, text = pending[place]
+            one.memo[text] = rounded
+
+
+def _binding(
+    attack: TextAttack, examples: Sequence[Example], victim: Victim, run: Run, *, window: int, label: str
+) -> bytes:
+    """Return a digest of everything that decides which texts are asked in which batch, but for the model
+    itself.
+    """
+    digest = xxhash.xxh3_128(json.dumps([label, run.id, run.seed, window, victim.batch_size]).encode())
+    digest.update(json.dumps(attack.settings(), sort_keys=True, default=str).encode())
+    for example in examples:
+        digest.update(json.dumps([example.id, example.text, example.label]).encode())
+    return digest.digest()
+
+
+def _path(run: Run, label: str) -> Path | None:
+    scratch = run.scratch
+    return None if scratch is None else scratch / (label.replace("/", "-") + ".answers")
