@@ -1,0 +1,1 @@
+"""Reports read rows, outcomes, recipes and ticket folders; never a model."""

@@ -1,0 +1,276 @@
+"""Compares run folders: rows side by side with intervals, and paired differences against the first folder.
+
+Two models are compared on the same attacked examples only: what differs between two models on one example is
+far smaller than what differs between examples, and an unpaired interval would hide it.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hardtack.errors import InputError
+from hardtack.reports.folders import Row, read_outcomes, read_rows
+from hardtack.reports.table import interval_text, sparsity_text, wilson
+from hardtack.reports.text import signed_text, table
+from hardtack.stats import mcnemar, paired_difference, verdict
+
+CLAIM_SEEDS = 5  # what the protocol asks for before anything is called a claim
+GROUP = ("task", "split", "attack", "shifted_from")
+SAME = ("data_fingerprint", "examples", "attack_settings")
+MEASURES = {"clean_accuracy": ("held", "fell"), "accuracy_under_attack": ("held",)}  # and what counts as good
+WHAT = ("method", "objective", "granularity", "sparsity")  # rows that agree in these are repeats over seeds
+RATES = ("clean_accuracy", "accuracy_under_attack", "attack_success_rate", "mean_queries")
+SHOWN = ("id", *WHAT, "model", "ticket", "seed", "examples", *RATES, "flags")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One row, the folder it came from, and its outcomes by example id (empty for a clean row)."""
+
+    folder: str
+    row: Row
+    outcomes: dict[str, Row]
+
+    @property
+    def group(self) -> tuple[Any, ...]:
+        """Return what one table is about: task, split, attack and shift."""
+        return tuple(self.row.get(name) for name in GROUP)
+
+    @property
+    def seed(self) -> Any:
+        """Return the seed, by which rows are paired."""
+        return self.row.get("seed")
+
+
+def compare(folders: Sequence[Path], *, seed: int = 0) -> Row:
+    """Put the rows of run folders side by side, one table for each (task, split, attack).
+
+    Args:
+        folders: folders with rows.jsonl; the first is the yardstick.
+        seed: of the bootstrap.
+
+    Raises:
+        InputError: when there is nothing to compare, or rows of one table were not measured alike.
+    """
+    if len({folder.resolve() for folder in folders}) < len(folders):
+        raise InputError("one folder is named twice; allowed: different folders")
+    entries = [
+        entry
+        for name, folder in zip(_names(folders), folders, strict=True)
+        for entry in _entries(name, folder)
+    ]
+    first = entries[0].folder
+    groups = list(dict.fromkeys(entry.group for entry in entries))
+    tables, alone = [], []
+    for group in groups:
+        members = [entry for entry in entries if entry.group == group]
+        if len(members) > 1 and members[0].folder == first:
+            tables.append(_compare_group(members, seed))
+        else:
+            alone.append(
+                f"{_title(members[0].row)}: only in {', '.join(dict.fromkeys(m.folder for m in members))}"
+            )
+    if not tables:
+        raise InputError(
+            f"nothing to compare: no task, split and attack of {first} has another row ({'; '.join(alone)})"
+        )
+    seeds = sorted({entry.seed for entry in entries}, key=str)
+    return {"tables": tables, "not_compared": alone, "seeds": seeds, "note": seed_note(len(seeds))}
+
+
+def seed_note(seeds: int) -> str:
+    """Say what so many seeds allow one to say."""
+    if seeds >= CLAIM_SEEDS:
+        return f"{seeds} seeds"
+    return f"{seeds} seed{'s' if seeds > 1 else ''}: a look, no claim (a claim needs {CLAIM_SEEDS})"
+
+
+def _names(folders: Sequence[Path]) -> list[str]:
+    """Name folders by their last part, or in full where two would be named alike."""
+    short = [folder.resolve().name for folder in folders]
+    return short if len(set(short)) == len(short) else [str(folder) for folder in folders]
+
+
+def _entries(name: str, folder: Path) -> list[Entry]:
+    outcomes = read_outcomes(folder)
+    return [Entry(name, row, outcomes.get(row["id"], {})) for row in read_rows(folder)]
+
+
+def _compare_group(members: Sequence[Entry], seed: int) -> Row:
+    _refuse_if_unlike(members)
+    yardstick = members[0]
+    repeats = [m for m in members if m.folder == yardstick.folder and _what(m.row) == _what(yardstick.row)]
+    by_seed = {m.seed: m for m in repeats}
+    lines = [_line(m) for m in members]
+    differences = [
+        _difference(m, by_seed[m.seed], seed)
+        for m in members
+        if m.row.get("attack") and m.seed in by_seed and m is not by_seed[m.seed]
+    ]
+    return {
+        **dict(zip(GROUP, yardstick.group, strict=True)),
+        "title": _title(yardstick.row),
+        "examples": yardstick.row.get("examples"),
+        "data_fingerprint": yardstick.row.get("data_fingerprint"),
+        "attack_settings": yardstick.row.get("attack_settings"),
+        "against": yardstick.folder,
+        "rows": lines,
+        "differences": differences,
+        "over_seeds": _over_seeds(differences),
+        "without_pair": [f"{m.folder} seed {m.seed}" for m in members if m.seed not in by_seed],
+    }
+
+
+def _refuse_if_unlike(members: Sequence[Entry]) -> None:
+    """Refuse rows that measured different things, naming the first difference."""
+    first = members[0]
+    for other in members[1:]:
+        for name in SAME:
+            one, two = first.row.get(name), other.row.get(name)
+            if name == "attack_settings" and isinstance(one, dict) and isinstance(two, dict):
+                name, one, two = next(
+                    (
+                        (f"attack setting {key}", one.get(key), two.get(key))
+                        for key in one | two
+                        if one.get(key) != two.get(key)
+                    ),
+                    (name, None, None),
+                )
+            if one != two:
+                raise InputError(
+                    f"{first.folder} and {other.folder} cannot be compared on {_title(first.row)}: "
+                    f"{name.replace('_', ' ')} is {one!r} and {two!r}; allowed: rows measured alike"
+                )
+    with_outcomes: dict[Any, Entry] = {}
+    for member in (m for m in members if m.row.get("attack")):
+        if not member.outcomes:
+            raise InputError(f"{member.folder} has no outcomes of row {member.row['id']}; evaluate it again")
+        same_seed = with_outcomes.setdefault(member.seed, member)
+        if same_seed.outcomes.keys() != member.outcomes.keys():
+            odd = sorted(same_seed.outcomes.keys() ^ member.outcomes.keys())
+            raise InputError(
+                f"{same_seed.folder} and {member.folder} attacked different examples at seed {member.seed} "
+                f"({len(odd)} are not shared, such as {odd[0]}); allowed: the same examples"
+            )
+
+
+def _line(entry: Entry) -> Row:
+    line: Row = {"folder": entry.folder, **{name: entry.row.get(name) for name in SHOWN}}
+    for name in MEASURES:
+        if (interval := wilson(entry.row, name)) is not None:
+            line[f"{name}_low"], line[f"{name}_high"] = interval.low, interval.high
+    return line
+
+
+def _difference(entry: Entry, yardstick: Entry, seed: int) -> Row:
+    ids = sorted(entry.outcomes)
+    found: Row = {
+        "folder": entry.folder,
+        "id": entry.row["id"],
+        "method": entry.row.get("method"),
+        "seed": entry.seed,
+    }
+    found |= {"against": yardstick.row["id"], "examples": len(ids)}
+    for name, good in MEASURES.items():
+        mine, theirs = (
+            np.array([one.outcomes[i]["status"] in good for i in ids], dtype=float)
+            for one in (entry, yardstick)
+        )
+        interval = paired_difference(mine, theirs, seed=seed)
+        found[name] = {
+            "difference": interval.mean,
+            "low": interval.low,
+            "high": interval.high,
+            "verdict": verdict(interval),
+            "mcnemar_p": mcnemar(mine, theirs),
+        }
+    return found
+
+
+def _over_seeds(differences: Iterable[Row]) -> list[Row]:
+    """Mean and standard deviation of each folder's differences, where it has several seeds."""
+    by_folder: dict[tuple[str, Any], list[Row]] = {}
+    for line in differences:
+        by_folder.setdefault((line["folder"], line["method"]), []).append(line)
+    found = []
+    for (folder, method), lines in by_folder.items():
+        if len(lines) > 1:
+            entry: Row = {"folder": folder, "method": method, "seeds": len(lines)}
+            for name in MEASURES:
+                values = np.array([line[name]["difference"] for line in lines])
+                entry[name] = {"mean": float(values.mean()), "standard_deviation": float(values.std(ddof=1))}
+            found.append(entry)
+    return found
+
+
+def _what(row: Row) -> tuple[Any, ...]:
+    return tuple(str(row.get(name)) for name in WHAT)
+
+
+def _title(row: Row) -> str:
+    parts = [
+        str(row.get("task")),
+        f"split {row.get('split')}",
+        f"attack {row['attack']}" if row.get("attack") else "clean",
+    ]
+    if row.get("shifted_from"):
+        parts.append(f"shifted from {row['shifted_from']}")
+    return ", ".join(parts)
+
+
+def compare_text(result: Row) -> str:
+    """Render a comparison as plain tables."""
+    blocks = []
+    for group in result["tables"]:
+        blocks += [f"{group['title']}, {group['examples']} examples", _rows_table(group)]
+        if group["differences"]:
+            blocks += [
+                f"against {group['against']}, paired over the same examples:",
+                _differences_table(group),
+            ]
+        for line in group["over_seeds"]:
+            one = line["accuracy_under_attack"]
+            blocks.append(
+                f"{line['folder']} ({line['method']}) over {line['seeds']} seeds: difference under attack "
+                f"{one['mean']:+.3f}, standard deviation {one['standard_deviation']:.3f}"
+            )
+        if group["without_pair"]:
+            blocks.append(
+                f"no row of the same seed in {group['against']}: {', '.join(group['without_pair'])}"
+            )
+    if result["not_compared"]:
+        blocks.append("not compared: " + "; ".join(result["not_compared"]))
+    return "\n\n".join([*blocks, result["note"]])
+
+
+def _rows_table(group: Row) -> str:
+    head = ["folder", "method", "objective", "sparsity", "seed", "clean"]
+    head += ["under attack", "queries"] if group["attack"] is not None else []
+    rows = []
+    for line in group["rows"]:
+        cells = [line["folder"], line["method"], line["objective"], sparsity_text(line["sparsity"])]
+        cells += [line["seed"], interval_text(line, "clean_accuracy")]
+        if group["attack"] is not None:
+            queries = line["mean_queries"]
+            cells += [
+                interval_text(line, "accuracy_under_attack"),
+                None if queries is None else f"{queries:.1f}",
+            ]
+        rows.append(cells)
+    return table(head, rows, right=range(3, len(head)))
+
+
+def _differences_table(group: Row) -> str:
+    head = ("folder", "seed", "measure", "difference [95%]", "verdict", "McNemar p")
+    rows = []
+    for line in group["differences"]:
+        for measure, name in (("under attack", "accuracy_under_attack"), ("clean", "clean_accuracy")):
+            one = line[name]
+            size = signed_text(one["difference"], one["low"], one["high"])
+            rows.append(
+                (line["folder"], line["seed"], measure, size, one["verdict"], f"{one['mcnemar_p']:.3g}")
+            )
+    return table(head, rows, right=(1, 3, 5))
