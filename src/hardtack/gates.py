@@ -1,0 +1,148 @@
+"""Trainable masks: gates beside a plain model, and the context in which its weights become gate * weight.
+
+Source: Louizos et al. 2018 (hard-concrete distribution); constants and equations as in Zheng et al. 2022, eq. 1-5.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from hardtack.prunable import Prunable
+
+GAMMA, ZETA, BETA = -0.1, 1.1, 2.0 / 3.0
+"""Stretch limits and temperature of the hard-concrete distribution (eq. 2-3; beta from the released code)."""
+EDGE = 1e-4
+"""Uniform noise is kept this far from 0 and 1, so that its logit is finite."""
+
+
+class HardConcreteGates:
+    """One hard-concrete gate for each prunable unit.
+
+    A gate is sampled in training mode and deterministic in evaluation mode. `scores[site]` holds log alpha, float32 [units].
+
+    Args:
+        view: the units to gate.
+        opening: value of the deterministic gate at the start, in (-0.1, 1.1); 0.9 means log alpha = ln 5.
+        device: where the scores live (the model's device).
+    """
+
+    def __init__(self, view: Prunable, opening: float = 0.9, device: torch.device | str = "cpu"):
+        share = (opening - GAMMA) / (ZETA - GAMMA)
+        start = math.log(share / (1 - share))
+        self.view = view
+        self.scores: dict[str, nn.Parameter] = {
+            site.name: nn.Parameter(torch.full((site.units,), start, device=device)) for site in view.sites
+        }
+        self.stream = torch.Generator()
+
+    def parameters(self) -> list[nn.Parameter]:
+        """Return the score tensors, in the order of the sites."""
+        return list(self.scores.values())
+
+    def sampled(self) -> dict[str, Tensor]:
+        """Draw a gate for each unit, eq. 1-3, with noise from `stream` (set it to a keyed stream for each step)."""
+        gates = {}
+        for name, score in self.scores.items():
+            noise = torch.rand(score.shape, generator=self.stream).to(score.device)
+            gates[name] = _hard_concrete(score, noise.clamp_(EDGE, 1 - EDGE).logit_())
+        return gates
+
+    def expected(self) -> dict[str, Tensor]:
+        """Return the deterministic gates used for evaluation: no noise and no temperature (eq. 5)."""
+        return {name: _stretch(torch.sigmoid(score)) for name, score in self.scores.items()}
+
+    def expected_open(self, mean_of: str = "sites") -> Tensor:
+        """Return the expected share of gates that are not zero (eq. 4), a scalar in (0, 1) with gradient.
+
+        Args:
+            mean_of: "sites" averages each site first and then the sites (what the released code does: a gate of a small
+                matrix weighs more); "gates" averages all gates, as eq. 4 is written.
+        """
+        shift = BETA * math.log(-GAMMA / ZETA)
+        if mean_of == "gates":
+            return torch.cat([torch.sigmoid(score - shift) for score in self.parameters()]).mean()
+        return torch.stack([torch.sigmoid(score - shift).mean() for score in self.parameters()]).mean()
+
+    def log_odds(self) -> dict[str, Tensor]:
+        """Return the scores for ranking: log alpha itself, because sigmoid saturates in float32 and makes ties."""
+        return {name: score.detach().clone() for name, score in self.scores.items()}
+
+
+class _HardConcrete(torch.autograd.Function):
+    """clip(sigmoid((noise + log alpha) / beta) * (zeta - gamma) + gamma, 0, 1), keeping one tensor for the backward."""
+
+    @staticmethod
+    def forward(ctx, score: Tensor, noise: Tensor) -> Tensor:  # type: ignore[override]
+        soft = noise.add_(score).div_(BETA).sigmoid_()  # in place: the noise is ours and is not needed again
+        ctx.save_for_backward(soft)
+        return (soft * (ZETA - GAMMA)).add_(GAMMA).clamp_(0, 1)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        (soft,) = ctx.saved_tensors
+        low, high = -GAMMA / (ZETA - GAMMA), (1 - GAMMA) / (ZETA - GAMMA)
+        inside = (soft > low) & (soft < high)
+        slope = (1 - soft).mul_(soft).mul_((ZETA - GAMMA) / BETA).mul_(inside)
+        return slope.mul_(gradient), None
+
+
+def _hard_concrete(score: Tensor, noise: Tensor) -> Tensor:
+    return _HardConcrete.apply(score, noise)  # type: ignore[no-any-return]
+
+
+def _stretch(soft: Tensor) -> Tensor:
+    return (soft * (ZETA - GAMMA) + GAMMA).clamp(0, 1)
+
+
+@contextmanager
+def gated(model: nn.Module, gates: HardConcreteGates) -> Iterator[None]:
+    """Multiply the model's weights by gates inside the block; undo it bit for bit on exit.
+
+    The gates are drawn once for each forward of the whole model, in a pre-hook, and the modules read the stored product: a
+    layer that is used several times (ALBERT), a weight read twice in a forward and a re-computed activation see one draw.
+    All weights are frozen meanwhile, so that only the scores receive gradients.
+    """
+    tensors = gates.view.tensors(model)
+    wanted = {id(parameter): name for name, parameter in tensors.items() if name in _gated_names(gates.view)}
+    frozen = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    places = [
+        (module, attribute, wanted[id(parameter)])
+        for module in model.modules()
+        for attribute, parameter in module._parameters.items()
+        if parameter is not None and id(parameter) in wanted
+    ]
+    originals = [(module, dict(module._parameters)) for module in {id(m): m for m, _, _ in places}.values()]
+
+    def store(values: Mapping[str, Tensor]) -> None:
+        for module, attribute, name in places:
+            module.__dict__[attribute] = values[name]
+
+    def draw(module: nn.Module, inputs: object) -> None:
+        factors = gates.view.factors(gates.sampled() if module.training else gates.expected())
+        store({name: tensors[name] * factor for name, factor in factors.items()})
+
+    for parameter, _ in frozen:
+        parameter.requires_grad_(False)
+    for module, attribute, _ in places:
+        del module._parameters[attribute]
+    store({name: tensors[name].detach() for name in _gated_names(gates.view)})
+    hook = model.register_forward_pre_hook(draw)
+    try:
+        yield
+    finally:
+        hook.remove()
+        for module, attribute, _ in places:
+            del module.__dict__[attribute]
+        for module, parameters in originals:
+            module._parameters.clear()
+            module._parameters.update(parameters)  # the old order, which state dicts and optimizers rely on
+        for parameter, flag in frozen:
+            parameter.requires_grad_(flag)
+
+
+def _gated_names(view: Prunable) -> set[str]:
+    return {site.exit.param for site in view.sites}
+

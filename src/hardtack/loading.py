@@ -1,0 +1,119 @@
+"""From a name to a plain model in float32, its tokenizer, and the record of what it was (`Base`)."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+
+from hardtack.errors import InputError
+from hardtack.prunable import base_of
+from hardtack.runs import generator
+from hardtack.ticket import Base
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A classifier ready to use: plain transformers model, its tokenizer, what it is, and whether its head is untrained."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    base: Base
+    fresh_head: bool
+
+
+def model_folder(name: str) -> str:
+    """Return where the model is: a run folder stands for its `model/` inside; hub ids come back unchanged."""
+    return str(Path(name) / "model") if (Path(name) / "model" / "config.json").is_file() else name
+
+
+def load(
+    name: str,
+    labels: tuple[str, ...] | None = None,
+    *,
+    seed: int = 0,
+    device: str = "cpu",
+    trained_head: bool = False,
+) -> Loaded:
+    """Load a sequence classifier from a hub id, a local folder or a run folder.
+
+    Tensors that the checkpoint lacks, or has in another size (the head of another task), are drawn from the keyed stream
+    `head`, not from the loader's; so equal seeds give equal heads on any machine.
+
+    Args:
+        name: hub id or folder.
+        labels: the task's label names; None keeps the checkpoint's own.
+        seed: seed of a fresh head.
+        device: where the model goes.
+        trained_head: refuse a model whose head is missing or has another number of classes.
+
+    Raises:
+        InputError: when `name` is no model, has no safetensors weights or tokenizer, or is quantised.
+    """
+    place = model_folder(name)
+    config = _config(place, name)
+    if getattr(config, "quantization_config", None) is not None:
+        raise InputError(f"{name} is quantised; allowed: a base with float weights")
+    if labels is not None:
+        config.num_labels = len(labels)
+        config.id2label = dict(enumerate(labels))
+        config.label2id = {label: index for index, label in enumerate(labels)}
+    config.problem_type = None  # our losses, not the model's
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(place)
+        model, info = AutoModelForSequenceClassification.from_pretrained(
+            place, config=config, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True,
+            use_safetensors=True,
+        )  # fmt: skip
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"{name} cannot be loaded as a text classifier: {_one_line(error)}") from None
+    fresh = sorted({*info["missing_keys"], *(entry[0] for entry in info["mismatched_keys"])})
+    if not info["missing_keys"].__len__() < sum(1 for _ in model.parameters()):
+        raise InputError(f"{name} holds none of the weights of a {config.model_type} model")
+    prefix = _prefix(model)
+    head = [key for key in fresh if not key.startswith(prefix)] if prefix else fresh
+    if head and trained_head:
+        raise InputError(f"{name} has no trained head for {config.num_labels} classes ({', '.join(head)}); train it first")
+    _draw_fresh_(model, fresh, seed)
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    if getattr(model.config, "pad_token_id", None) is None:
+        model.config.pad_token_id = tokenizer.pad_token_id
+    inner = [key.removeprefix(prefix) for key in fresh if prefix and key.startswith(prefix)]
+    base = Base.of(
+        model, name, revision=getattr(config, "_commit_hash", None), head_seed=seed if fresh else None, fresh=inner
+    )
+    return Loaded(model.to(device).eval(), tokenizer, base, bool(head))  # type: ignore[arg-type]
+
+
+def _config(place: str, name: str):  # noqa: ANN202 - a transformers config of any family
+    if Path(place).exists() and not (Path(place) / "config.json").is_file():
+        raise InputError(f"{name} is no model: it has no config.json")
+    try:
+        return AutoConfig.from_pretrained(place)
+    except (OSError, ValueError, KeyError, json.JSONDecodeError) as error:
+        raise InputError(f"{name} is no model folder and no model id that can be reached: {_one_line(error)}") from None
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
+
+
+def _prefix(model: nn.Module) -> str:
+    inner = base_of(model)
+    return next((f"{name}." for name, module in model.named_modules() if module is inner and name), "")
+
+
+@torch.no_grad()
+def _draw_fresh_(model: nn.Module, names: list[str], seed: int) -> None:
+    """Initialise tensors as transformers does (normal weights, zero biases, unit norms), each from its own stream."""
+    spread = float(getattr(getattr(model, "config", None), "initializer_range", 0.02))
+    for name in names:
+        parameter = model.get_parameter(name)
+        if parameter.dim() > 1:
+            parameter.normal_(0.0, spread, generator=generator(seed, "head", example=name))
+        else:
+            parameter.fill_(0.0 if name.endswith("bias") else 1.0)

@@ -1,0 +1,14 @@
+"""The pruning methods: one file each, one line in this table each."""
+
+from hardtack.methods.hard_concrete import HardConcrete
+from hardtack.methods.iterative import Iterative
+from hardtack.methods.magnitude import Magnitude
+from hardtack.methods.random import Random
+from hardtack.methods.search import Search
+
+METHODS: dict[str, type[Search]] = {
+    "hard_concrete": HardConcrete,
+    "magnitude": Magnitude,
+    "random": Random,
+    "iterative": Iterative,
+}

@@ -1,0 +1,41 @@
+"""Magnitude pruning: what is small goes, in one shot and without training.
+
+Source: Han et al. 2015; the one-shot baseline (OMP) of the lottery-ticket literature. Needs only weights.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from torch import nn
+
+from hardtack.methods.search import Data, record, sparsities_field
+from hardtack.prunable import Prunable
+from hardtack.runs import Run
+from hardtack.select import Sparsity, draw
+from hardtack.ticket import Base, Ticket
+from hardtack.training.adversarial import Objective
+
+
+@dataclass(frozen=True)
+class Magnitude:
+    """Removes the weights of smallest absolute value, or the heads and neurons of smallest squared norm.
+
+    Differs from the paper: nothing is retrained here; `retrain` does that for every method alike.
+    """
+
+    name: ClassVar[str] = "magnitude"
+    needs: ClassVar[str] = "weights"
+    starts: ClassVar[str] = "base"
+    version: ClassVar[int] = 1
+
+    sparsities: tuple[Sparsity, ...] = sparsities_field(0.3)
+    scope: str = field(default="global", metadata={"help": "rank over the whole model (global), each site or each row"})
+
+    def search(
+        self, start: nn.Module, base: Base, view: Prunable, data: Data, objective: Objective, run: Run
+    ) -> Iterator[Ticket]:
+        scores = view.pooled({name: weight.detach().square() for name, weight in view.tensors(start).items()})
+        for sparsity in self.sparsities:
+            masks = draw(view, scores, sparsity, self.scope)
+            yield Ticket.of(base, view, masks, **record(self, run, sparsity))

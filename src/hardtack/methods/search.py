@@ -1,0 +1,61 @@
+"""What a pruning method is: a frozen dataclass with one method, `search`, that yields tickets."""
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any, ClassVar, NamedTuple, Protocol
+
+from torch import nn
+
+from hardtack.prunable import Prunable
+from hardtack.runs import Run
+from hardtack.select import Sparsity
+from hardtack.tasks.task import Batches
+from hardtack.ticket import Base, Ticket
+from hardtack.training.adversarial import Objective
+
+
+class Data(NamedTuple):
+    """What a search may read: training batches and validation batches, never test."""
+
+    train: Batches
+    validation: Batches
+
+
+class Search(Protocol):
+    """A pruning method; its fields are its hyperparameters, its flags and its documentation.
+
+    `needs` says what it reads ("weights", "inputs" or "labels"), `starts` where it starts by default ("base" or "finetuned"),
+    `version` is raised when a fix changes its results. When `search` yields or ends, also by an exception, the model is
+    bit-equal to what it got.
+    """
+
+    name: ClassVar[str]
+    needs: ClassVar[str]
+    starts: ClassVar[str]
+    version: ClassVar[int]
+
+    @property
+    def sparsities(self) -> tuple[Sparsity, ...]: ...
+
+    def search(
+        self, start: nn.Module, base: Base, view: Prunable, data: Data, objective: Objective, run: Run
+    ) -> Iterator[Ticket]: ...
+
+
+def sparsities_field(*default: float) -> Any:
+    """Return the field that every method has: the sparsities to draw tickets at."""
+    return dataclasses.field(
+        default=tuple(Sparsity(fraction=value) for value in default),
+        metadata={"help": "sparsity of a ticket, once for each: 0.3, head=0.2,neuron=0.4, 2:4 or learned", "flag": False},
+    )
+
+
+def record(method: Search, run: Run, sparsity: Sparsity, **facts: Any) -> dict[str, Any]:
+    """Return a ticket's origin: the method with its settings, the wanted sparsity, seed and run."""
+    settings = {
+        field.name: getattr(method, field.name)
+        for field in dataclasses.fields(method)  # type: ignore[arg-type]
+        if field.name != "sparsities"
+    }
+    wanted = {"method": method.name, "version": method.version, "settings": settings, "wanted": str(sparsity)}
+    return {**wanted, "seed": run.seed, "run": run.id, **facts}

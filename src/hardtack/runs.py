@@ -1,0 +1,265 @@
+"""Runs: hash-named result folders with locks and atomic writes, and random streams that are functions of their keys."""
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import filelock
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from hardtack.errors import InputError
+
+Json = Any
+Watch = Callable[[str, int, int], None]
+FORMAT = 1
+"""Version of the run folder's layout; part of every run's hash."""
+
+
+def key(seed: int, label: str, step: int = 0, example: str | int | None = None) -> int:
+    """Return a 63-bit integer that depends on these four values alone."""
+    digest = hashlib.blake2b(f"{seed}/{label}/{step}/{example}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+def generator(seed: int, label: str, step: int = 0, example: str | int | None = None) -> torch.Generator:
+    """Return the random stream of (seed, label, step, example): the same in every process and after every resume."""
+    return torch.Generator().manual_seed(key(seed, label, step, example))
+
+
+def write_atomic(path: Path, data: bytes | str) -> None:
+    """Write a file so that a reader sees the old content or the new, never a part, whatever kills the process."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with open(temporary, "wb") as stream:
+            stream.write(data.encode() if isinstance(data, str) else data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], **metadata: Json) -> None:
+    """Write tensors and a little JSON atomically as a safetensors file."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        held = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        save_file(held, temporary, metadata={"json": json.dumps(metadata)})
+        with open(temporary, "rb+") as stream:
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Json]]:
+    """Read what `save_tensors` wrote."""
+    with safe_open(path, framework="pt") as stream:
+        metadata = json.loads((stream.metadata() or {}).get("json", "{}"))
+        return {name: stream.get_tensor(name) for name in stream.keys()}, metadata
+
+
+def identify(kind: str, method: str, *, version: int, settings: Mapping[str, Json], parent: str | None, seed: int) -> str:
+    """Name a run by what produces it, e.g. "search-hard_concrete-3f9a1c07/seed-0".
+
+    Args:
+        kind: the verb.
+        method: the method or objective.
+        version: the method's version, raised when a fix changes its results.
+        settings: the fields that differ from their defaults (so that a new field keeps old names).
+        parent: id of the run that this one reads, if any.
+    """
+    content = [FORMAT, kind, method, version, settings, parent]
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
+    return f"{kind}-{method}-{digest}/seed-{seed}"
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that a number may depend on."""
+    names = ("hardtack", "torch", "transformers", "accelerate", "numpy")
+    return {name: importlib.metadata.version(name) for name in names}
+
+
+def commit() -> str | None:
+    """Return the commit of the source tree this package runs from, or None for an installed package."""
+    here = Path(__file__).parent
+    command = ["git", "-C", str(here), "rev-parse", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+@dataclass
+class Run:
+    """A place to write, handed in from above.
+
+    A folder holds `recipe.json`, `log.jsonl`, results, `scratch/` while it is under way, and last of all `DONE`. The lock is
+    the operating system's: it goes with the process, however that ends.
+
+    Attributes:
+        id: the name derived from what produces the run.
+        seed: base of every random stream.
+        folder: where results go; None writes nothing.
+        parent: id of the run that this one reads.
+        recipe: fully resolved settings.
+        watch: receives (label, done, total) as work goes on; the command line draws bars from it.
+        save_seconds: seconds between saved states of long work.
+    """
+
+    id: str
+    seed: int = 0
+    folder: Path | None = None
+    parent: str | None = None
+    recipe: Mapping[str, Json] = field(default_factory=dict)
+    watch: Watch | None = None
+    save_seconds: float = 30.0
+    prefix: str = ""
+    _lock: filelock.BaseFileLock | None = None
+
+    @classmethod
+    def nowhere(cls, seed: int = 0, watch: Watch | None = None) -> "Run":
+        """A run that keeps nothing on disk, for library use and tests."""
+        return cls("nowhere", seed, watch=watch)
+
+    @classmethod
+    def open(
+        cls,
+        folder: Path,
+        id: str,
+        *,
+        recipe: Mapping[str, Json],
+        seed: int,
+        parent: str | None = None,
+        watch: Watch | None = None,
+        save_seconds: float = 30.0,
+    ) -> "Run":
+        """Create or continue the run in `folder`.
+
+        Raises:
+            InputError: when the folder belongs to another run, holds files of something else, or is in use.
+        """
+        if folder.exists() and not folder.is_dir():
+            raise InputError(f"--out {folder} is a file; a run needs a folder of its own")
+        record = folder / "recipe.json"
+        owner = json.loads(record.read_text()).get("id") if record.exists() else None
+        if owner is None and folder.exists() and any(p.name != ".lock" for p in folder.iterdir()):
+            raise InputError(f"--out {folder} holds files that are not a run's; allowed: a new or empty folder")
+        if owner not in (None, id):
+            raise InputError(f"--out {folder} holds another run ({owner}, this one is {id}); choose another folder")
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(folder / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            raise InputError(f"--out {folder} is in use by another process; wait for it or choose another") from None
+        run = cls(id, seed, folder, parent, dict(recipe), watch, save_seconds, "", lock)
+        if owner is None:
+            facts = {"id": id, "parent": parent, "seed": seed, "versions": versions(), "commit": commit()}
+            write_atomic(record, json.dumps({**facts, **recipe}, indent=2) + "\n")
+        return run
+
+    def close(self) -> None:
+        """Give the lock back."""
+        if self._lock is not None:
+            self._lock.release()
+
+    def __enter__(self) -> "Run":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def part(self, label: str) -> "Run":
+        """Return a view of this run for one of its parts: its own streams and scratch, the same folder and log."""
+        part = Run(self.id, self.seed, self.folder, self.parent, self.recipe, self.watch, self.save_seconds)
+        part.prefix = f"{self.prefix}{label}/"
+        return part
+
+    @property
+    def scratch(self) -> Path | None:
+        """Folder for states that are only needed until the run is done; None when nothing is kept."""
+        if self.folder is None:
+            return None
+        path = self.folder / "scratch" / self.prefix
+        path.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def rng(self, label: str, step: int = 0, example: str | int | None = None) -> torch.Generator:
+        """Return the stream of (seed, part, label, step, example)."""
+        return generator(self.seed, self.prefix + label, step, example)
+
+    def key(self, label: str, step: int = 0, example: str | int | None = None) -> int:
+        """Return the integer behind `rng`."""
+        return key(self.seed, self.prefix + label, step, example)
+
+    def log(self, **numbers: Json) -> None:
+        """Append one line of numbers to log.jsonl."""
+        if self.folder is not None:
+            line = {"part": self.prefix, **numbers, "at": round(time.time(), 3)}
+            with open(self.folder / "log.jsonl", "a") as stream:
+                stream.write(json.dumps(line) + "\n")
+
+    def log_size(self) -> int:
+        """Return the log's length in bytes, to be kept beside a state."""
+        path = self.folder / "log.jsonl" if self.folder else None
+        return path.stat().st_size if path is not None and path.exists() else 0
+
+    def cut_log(self, size: int) -> float:
+        """Cut the log back to `size` bytes and return the seconds of work that the lines cut off stand for."""
+        path = self.folder / "log.jsonl" if self.folder else None
+        if path is None or not path.exists() or path.stat().st_size <= size:
+            return 0.0
+        content = path.read_bytes()
+        times = [_time_of(line) for line in (content[:size].splitlines()[-1:] + content[size:].splitlines())]
+        known = [moment for moment in times if moment is not None]
+        write_atomic(path, content[:size])
+        return known[-1] - known[0] if len(known) > 1 else 0.0
+
+    def tick(self, label: str, done: int, total: int) -> None:
+        """Report progress to whoever watches."""
+        if self.watch is not None:
+            self.watch(label, done, total)
+
+    def keep(self, name: str, tensors: Mapping[str, Tensor], **metadata: Json) -> None:
+        """Keep tensors in scratch under a name, atomically."""
+        if (scratch := self.scratch) is not None:
+            save_tensors(scratch / f"{name}.safetensors", tensors, **metadata)
+
+    def kept(self, name: str) -> tuple[dict[str, Tensor], dict[str, Json]] | None:
+        """Return what `keep` kept, or None."""
+        path = self.scratch / f"{name}.safetensors" if self.folder is not None and self.scratch else None
+        return load_tensors(path) if path is not None and path.exists() else None
+
+    def discard(self) -> None:
+        """Remove this part's scratch."""
+        if (scratch := self.scratch) is not None:
+            shutil.rmtree(scratch)
+
+    def finished(self) -> bool:
+        """True when DONE was written."""
+        return self.folder is not None and (self.folder / "DONE").exists()
+
+    def finish(self, **facts: Json) -> None:
+        """Remove scratch and write DONE, the last file of a run."""
+        if self.folder is not None:
+            shutil.rmtree(self.folder / "scratch", ignore_errors=True)
+            write_atomic(self.folder / "DONE", json.dumps(facts) + "\n")
+
+
+def _time_of(line: bytes) -> float | None:
+    try:
+        return float(json.loads(line)["at"])
+    except (ValueError, KeyError, TypeError):
+        return None  # the last line of a killed process may be cut short

@@ -1,0 +1,272 @@
+"""The product: a ticket is boolean masks (and weights, if the method changed them) beside a named base model.
+
+On disk it is a folder: `ticket.json`, `masks.safetensors` (one bit a unit) and, if weights changed, `weights.safetensors`.
+Nothing is executed on loading, and sizes are checked against the declared ones before memory is taken.
+"""
+
+import dataclasses
+import json
+import math
+import os
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import xxhash
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file as save_arrays
+from torch import Tensor, nn
+
+from hardtack.errors import InputError
+from hardtack.prunable import Prunable, base_of
+
+FORMAT = 1
+MAX_JSON_BYTES = 16 * 2**20
+
+
+@dataclass(frozen=True)
+class Base:
+    """The model that a ticket rewinds to.
+
+    Attributes:
+        id: hub id or folder it was loaded from.
+        revision: hub commit, if known.
+        head_seed: seed of the fresh task head; None where the checkpoint brought one.
+        fingerprint: hash of the base model's tensors without the head and without freshly drawn ones.
+        fresh: names (relative to the base model) that the checkpoint lacked and that were drawn anew.
+    """
+
+    id: str
+    fingerprint: str
+    revision: str | None = None
+    head_seed: int | None = None
+    fresh: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, model: nn.Module, id: str = "", *, revision: str | None = None, head_seed: int | None = None,
+           fresh: Iterable[str] = ()) -> "Base":  # fmt: skip
+        """Describe `model` as a base."""
+        names = tuple(fresh)
+        return cls(id, fingerprint(model, names), revision, head_seed, names)
+
+
+def fingerprint(model: nn.Module, without: Iterable[str] = ()) -> str:
+    """Return a hash of the base model's parameters and persistent buffers, by name, type, shape and bits.
+
+    The task head is outside the base model and never counts. The hash (XXH3, 128 bits) finds mix-ups; it is no signature.
+    """
+    digest, skipped = xxhash.xxh3_128(), set(without)
+    base = base_of(model)
+    tensors = dict(base.named_parameters())
+    tensors |= {name: buffer for name, buffer in base.state_dict().items() if name not in tensors}
+    for name in sorted(tensors):
+        if name in skipped:
+            continue
+        tensor = tensors[name].detach()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+class Held:
+    """Keeps one model's pruned weights at zero; made by `Ticket.hold_`, with the masks spread once."""
+
+    def __init__(self, pairs: Iterable[tuple[nn.Parameter, Tensor]]):
+        self.parameters, self.masks = map(list, zip(*pairs))
+
+    @torch.no_grad()
+    def weights_(self) -> None:
+        """Set the pruned weights to zero."""
+        torch._foreach_mul_(self.parameters, self.masks)
+
+    @torch.no_grad()
+    def gradients_(self) -> None:
+        """Set the pruned weights' gradients to zero, so that neither clipping nor momentum sees them."""
+        live = [(p.grad, mask) for p, mask in zip(self.parameters, self.masks) if p.grad is not None]
+        if live:
+            gradients, masks = map(list, zip(*live))
+            torch._foreach_mul_(gradients, masks)
+
+
+@dataclass(frozen=True)
+class Ticket:
+    """A sparse subnetwork of a base model.
+
+    Attributes:
+        base: what the ticket rewinds to.
+        masks: site -> bool [units], True = kept.
+        granularity: the kinds of unit, which say how masks spread over tensors.
+        weights: parameters (relative to the base model) that the method changed; empty for a pure mask.
+        origin: how it was found: method, settings, start model, seed, run.
+        keep_whole: name patterns that were not prunable.
+    """
+
+    base: Base
+    masks: Mapping[str, Tensor]
+    granularity: tuple[str, ...] = ("weight",)
+    weights: Mapping[str, Tensor] = field(default_factory=dict)
+    origin: Mapping[str, Any] = field(default_factory=dict)
+    keep_whole: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, base: Base, view: Prunable, masks: Mapping[str, Tensor], **origin: Any) -> "Ticket":
+        """Make a pure-mask ticket over the units of `view`."""
+        return cls(base, dict(masks), view.granularity, {}, origin, view.keep_whole)
+
+    def units(self) -> int:
+        """Return the number of prunable units."""
+        return sum(mask.numel() for mask in self.masks.values())
+
+    def sparsity(self) -> float:
+        """Return the fraction of the prunable units that is removed."""
+        return 1 - sum(int(mask.sum()) for mask in self.masks.values()) / self.units()
+
+    def overlap(self, other: "Ticket") -> float:
+        """Return the share of kept units in common, |A and B| / |A or B|; tickets must have the same sites."""
+        if {n: m.shape for n, m in self.masks.items()} != {n: m.shape for n, m in other.masks.items()}:
+            raise InputError("tickets with different sites have no overlap")
+        both = sum(int((mask & other.masks[name]).sum()) for name, mask in self.masks.items())
+        either = sum(int((mask | other.masks[name]).sum()) for name, mask in self.masks.items())
+        return both / either if either else 1.0
+
+    def view(self, model: nn.Module) -> Prunable:
+        """Return the prunable units of `model` that this ticket speaks of; raises InputError where they differ."""
+        view = Prunable.of(model, self.granularity, self.keep_whole)
+        wanted, found = self.masks, {site.name: site.units for site in view.sites}
+        if wrong := [name for name in wanted if found.get(name) != wanted[name].numel()]:
+            name = wrong[0]
+            raise InputError(
+                f"ticket does not fit {type(model).__name__}: site {name} has {wanted[name].numel()} units in the ticket, "
+                f"{found.get(name, 'none')} in the model"
+            )
+        if missing := found.keys() - wanted.keys():
+            raise InputError(f"ticket does not fit {type(model).__name__}: it has no mask for {min(missing)}")
+        return view
+
+    @torch.no_grad()
+    def apply_(self, model: nn.Module) -> None:
+        """Write the ticket into its base: changed weights, then zeros, in place.
+
+        Raises:
+            InputError: when `model` is not the ticket's base (its fingerprint differs) or its units do not fit.
+        """
+        view = self.view(model)
+        if (found := fingerprint(model, self.base.fresh)) != self.base.fingerprint:
+            raise InputError(
+                f"ticket belongs to another base: {self.base.id} with fingerprint {self.base.fingerprint}, this is {found}"
+            )
+        tensors = dict(base_of(model).named_parameters())
+        for name, value in self.weights.items():
+            if name not in tensors or tensors[name].shape != value.shape:
+                raise InputError(f"ticket's weight {name} {tuple(value.shape)} does not fit {type(model).__name__}")
+            tensors[name].copy_(value)
+        for name, mask in view.spread(self.masks).items():
+            tensors[name].mul_(mask.to(tensors[name].device))
+
+    def hold_(self, model: nn.Module) -> Held:
+        """Zero the pruned weights of `model` and return the handle that keeps them zero while it trains.
+
+        Raises:
+            InputError: when a mask finds no tensor in the model.
+        """
+        view = self.view(model)
+        tensors = view.tensors(model)
+        held = Held(
+            (tensors[name], mask.to(tensors[name].device, tensors[name].dtype))
+            for name, mask in view.spread(self.masks).items()
+        )
+        held.weights_()
+        return held
+
+    def save(self, folder: Path | str) -> None:
+        """Write the ticket's folder; what stands there is replaced only when the new one is complete."""
+        folder = Path(folder)
+        temporary = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+        temporary.mkdir(parents=True)
+        try:
+            packed = {name: np.packbits(mask.cpu().numpy()) for name, mask in self.masks.items()}
+            save_arrays(packed, temporary / "masks.safetensors")
+            if self.weights:
+                arrays = {name: value.detach().cpu().float().contiguous().numpy() for name, value in self.weights.items()}
+                save_arrays(arrays, temporary / "weights.safetensors")
+            record = {
+                "format": FORMAT,
+                "base": dataclasses.asdict(self.base),
+                "granularity": self.granularity,
+                "keep_whole": self.keep_whole,
+                "units": {name: mask.numel() for name, mask in self.masks.items()},
+                "sparsity": self.sparsity(),
+                "origin": dict(self.origin),
+            }
+            (temporary / "ticket.json").write_text(json.dumps(record, indent=1) + "\n")
+            if folder.exists():
+                shutil.rmtree(folder)
+            os.replace(temporary, folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+    @classmethod
+    def load(cls, folder: Path | str) -> "Ticket":
+        """Read a ticket's folder.
+
+        Raises:
+            InputError: when a file is missing, malformed, of another format, or its sizes are not the declared ones.
+        """
+        folder = Path(folder)
+        record = _record(folder)
+        try:
+            units = {str(name): int(count) for name, count in record["units"].items()}
+            base = Base(**{**record["base"], "fresh": tuple(record["base"]["fresh"])})
+            kinds, whole = tuple(record["granularity"]), tuple(record["keep_whole"])
+            origin = dict(record["origin"])
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise InputError(f"{folder / 'ticket.json'} is no ticket record: {error}") from None
+        arrays = _arrays(folder / "masks.safetensors", {name: (-(-count // 8),) for name, count in units.items()}, "U8")
+        masks = {
+            name: torch.from_numpy(np.unpackbits(arrays[name].numpy(), count=units[name])).view(torch.bool)
+            for name in units
+        }
+        changed = folder / "weights.safetensors"
+        weights = _arrays(changed, None, "F32") if changed.exists() else {}
+        return cls(base, masks, kinds, weights, origin, whole)
+
+
+def _record(folder: Path) -> dict[str, Any]:
+    path = folder / "ticket.json"
+    if not path.is_file():
+        raise InputError(f"{folder} is no ticket: it has no ticket.json")
+    if path.stat().st_size > MAX_JSON_BYTES:
+        raise InputError(f"{path} has {path.stat().st_size} bytes; allowed: {MAX_JSON_BYTES}")
+    try:
+        record = json.loads(path.read_text())
+    except ValueError as error:
+        raise InputError(f"{path} is not JSON: {error}") from None
+    if not isinstance(record, dict) or record.get("format") != FORMAT:
+        found = record.get("format") if isinstance(record, dict) else type(record).__name__
+        raise InputError(f"{path} has ticket format {found!r}; this version reads {FORMAT}")
+    return record
+
+
+def _arrays(path: Path, shapes: Mapping[str, tuple[int, ...]] | None, dtype: str) -> dict[str, Tensor]:
+    """Read tensors after checking names, types and shapes against the declared ones and the file's own size."""
+    if not path.is_file():
+        raise InputError(f"{path} is missing")
+    try:
+        with safe_open(path, framework="pt") as stream:
+            names = set(stream.keys())
+            if shapes is not None and names != set(shapes):
+                raise InputError(f"{path} holds other sites than ticket.json names: {min(names ^ set(shapes))}")
+            for name in names:
+                part = stream.get_slice(name)
+                shape = tuple(part.get_shape())
+                if part.get_dtype() != dtype or (shapes is not None and shape != shapes[name]):
+                    raise InputError(f"{path}: {name} is {part.get_dtype()} {shape}, declared {dtype} {(shapes or {}).get(name)}")
+                if math.prod(shape) > path.stat().st_size:
+                    raise InputError(f"{path}: {name} claims {math.prod(shape)} elements, more than the file holds")
+            return {name: stream.get_tensor(name) for name in names}
+    except SafetensorError as error:
+        raise InputError(f"{path} is no safetensors file: {error}") from None

@@ -1,0 +1,1 @@
+"""How weights move: the loop, the losses and the adversarial objectives."""
