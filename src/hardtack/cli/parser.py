@@ -17,7 +17,6 @@ from typing import Any, Literal, NamedTuple, NoReturn
 from hardtack.errors import InputError, nearest
 
 NO_DEFAULT: Any = dataclasses.MISSING
-SINGULAR = {"sparsities": "sparsity"}  # a repeated flag is named after one of its values
 
 
 class Setting(NamedTuple):
@@ -31,7 +30,7 @@ class Setting(NamedTuple):
     @property
     def flag(self) -> str:
         """Say the name as it is typed, without leading dashes."""
-        return SINGULAR.get(self.name, self.name).replace("_", "-")
+        return self.name.replace("_", "-")
 
 
 class Parser(argparse.ArgumentParser):
@@ -161,22 +160,22 @@ def _plain_type(annotation: Any) -> tuple[Any, bool]:
         return _plain_type(typing.get_args(annotation)[0])[0], True
     if annotation in READERS or annotation is bool or typing.get_origin(annotation) is Literal:
         return annotation, False
-    if hasattr(annotation, "parse"):  # a type that reads its own notation, as Sparsity does
-        return annotation, False
     raise TypeError(f'no flag can hold a {annotation}: mark the field with metadata={{"flag": False}}')
 
 
 def _reader(kind: Any) -> Callable[[str], Any]:
     if typing.get_origin(kind) is Literal:
         return one_of("value", typing.get_args(kind))
-    return READERS[kind] if kind in READERS else _own_notation(kind)
+    return READERS[kind]
 
 
-def _own_notation(kind: Any) -> Callable[[str], Any]:
+def notation(parse: Callable[[str], Any]) -> Callable[[str], Any]:
+    """Make a reader of a function that raises InputError, whose words argparse would replace."""
+
     def read(text: str) -> Any:
         try:
-            return kind.parse(text)
-        except InputError as error:  # argparse would replace the words of any other error
+            return parse(text)
+        except InputError as error:
             raise argparse.ArgumentTypeError(str(error)) from None
 
     return read
@@ -207,7 +206,7 @@ def _is_number(text: str) -> bool:
 def _metavar(kind: Any) -> str:
     if typing.get_origin(kind) is Literal:
         return "{" + ",".join(map(str, typing.get_args(kind))) + "}"
-    return METAVARS.get(kind) or kind.__name__.upper()
+    return METAVARS[kind]
 
 
 def _help(setting: Setting, repeated: bool) -> str:

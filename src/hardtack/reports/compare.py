@@ -4,7 +4,8 @@ Two models are compared on the same attacked examples only: what differs between
 far smaller than what differs between examples, and an unpaired interval would hide it.
 """
 
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,9 @@ from hardtack.stats import mcnemar, paired_difference, verdict
 
 CLAIM_SEEDS = 5  # what the protocol asks for before anything is called a claim
 GROUP = ("task", "split", "attack", "shifted_from")
-SAME = ("data_fingerprint", "examples", "attack_settings")
 MEASURES = {"clean_accuracy": ("held", "fell"), "accuracy_under_attack": ("held",)}  # and what counts as good
 WHAT = ("method", "objective", "granularity", "sparsity")  # rows that agree in these are repeats over seeds
+RUN = ("folder", *WHAT, "model", "ticket", "seed")
 RATES = ("clean_accuracy", "accuracy_under_attack", "attack_success_rate", "mean_queries")
 SHOWN = ("id", *WHAT, "model", "ticket", "seed", "examples", *RATES, "flags")
 
@@ -38,6 +39,11 @@ class Entry:
     def group(self) -> tuple[Any, ...]:
         """Return what one table is about: task, split, attack and shift."""
         return tuple(self.row.get(name) for name in GROUP)
+
+    @property
+    def run(self) -> tuple[Any, ...]:
+        """Return what was measured: the folder, and what its row says about the model."""
+        return (self.folder, *(_hashable(self.row.get(name)) for name in RUN[1:]))
 
     @property
     def seed(self) -> Any:
@@ -63,12 +69,13 @@ def compare(folders: Sequence[Path], *, seed: int = 0) -> Row:
         for entry in _entries(name, folder)
     ]
     first = entries[0].folder
+    numbers = {run: number for number, run in enumerate(dict.fromkeys(e.run for e in entries), start=1)}
     groups = list(dict.fromkeys(entry.group for entry in entries))
     tables, alone = [], []
     for group in groups:
         members = [entry for entry in entries if entry.group == group]
         if len(members) > 1 and members[0].folder == first:
-            tables.append(_compare_group(members, seed))
+            tables.append(_compare_group(members, numbers, seed))
         else:
             alone.append(
                 f"{_title(members[0].row)}: only in {', '.join(dict.fromkeys(m.folder for m in members))}"
@@ -78,7 +85,14 @@ def compare(folders: Sequence[Path], *, seed: int = 0) -> Row:
             f"nothing to compare: no task, split and attack of {first} has another row ({'; '.join(alone)})"
         )
     seeds = sorted({entry.seed for entry in entries}, key=str)
-    return {"tables": tables, "not_compared": alone, "seeds": seeds, "note": seed_note(len(seeds))}
+    runs = [{"number": number, **dict(zip(RUN, run, strict=True))} for run, number in numbers.items()]
+    return {
+        "runs": runs,
+        "tables": tables,
+        "not_compared": alone,
+        "seeds": seeds,
+        "note": seed_note(len(seeds)),
+    }
 
 
 def seed_note(seeds: int) -> str:
@@ -99,14 +113,14 @@ def _entries(name: str, folder: Path) -> list[Entry]:
     return [Entry(name, row, outcomes.get(row["id"], {})) for row in read_rows(folder)]
 
 
-def _compare_group(members: Sequence[Entry], seed: int) -> Row:
+def _compare_group(members: Sequence[Entry], numbers: Mapping[tuple[Any, ...], int], seed: int) -> Row:
     _refuse_if_unlike(members)
     yardstick = members[0]
     repeats = [m for m in members if m.folder == yardstick.folder and _what(m.row) == _what(yardstick.row)]
     by_seed = {m.seed: m for m in repeats}
-    lines = [_line(m) for m in members]
+    lines = [{"number": numbers[m.run], **_line(m)} for m in members]
     differences = [
-        _difference(m, by_seed[m.seed], seed)
+        {"number": numbers[m.run], **_difference(m, by_seed[m.seed], seed)}
         for m in members
         if m.row.get("attack") and m.seed in by_seed and m is not by_seed[m.seed]
     ]
@@ -116,7 +130,7 @@ def _compare_group(members: Sequence[Entry], seed: int) -> Row:
         "examples": yardstick.row.get("examples"),
         "data_fingerprint": yardstick.row.get("data_fingerprint"),
         "attack_settings": yardstick.row.get("attack_settings"),
-        "against": yardstick.folder,
+        "against": numbers[yardstick.run],
         "rows": lines,
         "differences": differences,
         "over_seeds": _over_seeds(differences),
@@ -127,22 +141,14 @@ def _compare_group(members: Sequence[Entry], seed: int) -> Row:
 def _refuse_if_unlike(members: Sequence[Entry]) -> None:
     """Refuse rows that measured different things, naming the first difference."""
     first = members[0]
+    wanted = _measured(first.row)
     for other in members[1:]:
-        for name in SAME:
-            one, two = first.row.get(name), other.row.get(name)
-            if name == "attack_settings" and isinstance(one, dict) and isinstance(two, dict):
-                name, one, two = next(
-                    (
-                        (f"attack setting {key}", one.get(key), two.get(key))
-                        for key in one | two
-                        if one.get(key) != two.get(key)
-                    ),
-                    (name, None, None),
-                )
-            if one != two:
+        found = _measured(other.row)
+        for name in wanted | found:
+            if wanted.get(name) != found.get(name):
                 raise InputError(
-                    f"{first.folder} and {other.folder} cannot be compared on {_title(first.row)}: "
-                    f"{name.replace('_', ' ')} is {one!r} and {two!r}; allowed: rows measured alike"
+                    f"{first.folder} and {other.folder} cannot be compared on {_title(first.row)}: {name} is "
+                    f"{wanted.get(name)!r} and {found.get(name)!r}; allowed: rows measured alike"
                 )
     with_outcomes: dict[Any, Entry] = {}
     for member in (m for m in members if m.row.get("attack")):
@@ -155,6 +161,13 @@ def _refuse_if_unlike(members: Sequence[Entry]) -> None:
                 f"{same_seed.folder} and {member.folder} attacked different examples at seed {member.seed} "
                 f"({len(odd)} are not shared, such as {odd[0]}); allowed: the same examples"
             )
+
+
+def _measured(row: Row) -> Row:
+    """Return what must be equal before two rows stand in one table."""
+    settings = {f"attack setting {name}": value for name, value in (row.get("attack_settings") or {}).items()}
+    settings.pop("attack setting seed", None)  # repeats over seeds stand in one table; pairs have one seed
+    return {"data fingerprint": row.get("data_fingerprint"), "examples": row.get("examples"), **settings}
 
 
 def _line(entry: Entry) -> Row:
@@ -207,7 +220,11 @@ def _over_seeds(differences: Iterable[Row]) -> list[Row]:
 
 
 def _what(row: Row) -> tuple[Any, ...]:
-    return tuple(str(row.get(name)) for name in WHAT)
+    return tuple(_hashable(row.get(name)) for name in WHAT)
+
+
+def _hashable(value: Any) -> Any:
+    return json.dumps(value) if isinstance(value, dict | list) else value
 
 
 def _title(row: Row) -> str:
@@ -223,12 +240,12 @@ def _title(row: Row) -> str:
 
 def compare_text(result: Row) -> str:
     """Render a comparison as plain tables."""
-    blocks = []
+    blocks = [_runs_table(result["runs"])]
     for group in result["tables"]:
-        blocks += [f"{group['title']}, {group['examples']} examples", _rows_table(group)]
+        blocks += [f"{group['title']}, {group['examples']} examples:", _rows_table(group)]
         if group["differences"]:
             blocks += [
-                f"against {group['against']}, paired over the same examples:",
+                f"against #{group['against']}, paired over the same examples:",
                 _differences_table(group),
             ]
         for line in group["over_seeds"]:
@@ -239,38 +256,54 @@ def compare_text(result: Row) -> str:
             )
         if group["without_pair"]:
             blocks.append(
-                f"no row of the same seed in {group['against']}: {', '.join(group['without_pair'])}"
+                f"no row of the same seed beside #{group['against']}: {', '.join(group['without_pair'])}"
             )
     if result["not_compared"]:
         blocks.append("not compared: " + "; ".join(result["not_compared"]))
     return "\n\n".join([*blocks, result["note"]])
 
 
+def _runs_table(runs: Iterable[Row]) -> str:
+    head = ("#", "folder", "method", "objective", "sparsity", "seed", "model")
+    rows = [
+        (
+            r["number"],
+            r["folder"],
+            r["method"],
+            r["objective"],
+            sparsity_text(r["sparsity"]),
+            r["seed"],
+            r["model"],
+        )
+        for r in runs
+    ]
+    return table(head, rows, right=(0, 4, 5))
+
+
 def _rows_table(group: Row) -> str:
-    head = ["folder", "method", "objective", "sparsity", "seed", "clean"]
-    head += ["under attack", "queries"] if group["attack"] is not None else []
+    attacked = group["attack"] is not None
     rows = []
     for line in group["rows"]:
-        cells = [line["folder"], line["method"], line["objective"], sparsity_text(line["sparsity"])]
-        cells += [line["seed"], interval_text(line, "clean_accuracy")]
-        if group["attack"] is not None:
+        cells = [line["number"], line["folder"], interval_text(line, "clean_accuracy")]
+        if attacked:
             queries = line["mean_queries"]
             cells += [
                 interval_text(line, "accuracy_under_attack"),
                 None if queries is None else f"{queries:.1f}",
             ]
         rows.append(cells)
-    return table(head, rows, right=range(3, len(head)))
+    head = ("#", "folder", "clean [95%]", *(("under attack [95%]", "queries") if attacked else ()))
+    return table(head, rows, right=(0, 2, 3, 4))
 
 
 def _differences_table(group: Row) -> str:
-    head = ("folder", "seed", "measure", "difference [95%]", "verdict", "McNemar p")
+    head = ("#", "folder", "measure", "difference [95%]", "verdict", "McNemar p")
     rows = []
     for line in group["differences"]:
         for measure, name in (("under attack", "accuracy_under_attack"), ("clean", "clean_accuracy")):
             one = line[name]
             size = signed_text(one["difference"], one["low"], one["high"])
             rows.append(
-                (line["folder"], line["seed"], measure, size, one["verdict"], f"{one['mcnemar_p']:.3g}")
+                (line["number"], line["folder"], measure, size, one["verdict"], f"{one['mcnemar_p']:.3g}")
             )
-    return table(head, rows, right=(1, 3, 5))
+    return table(head, rows, right=(0, 3, 5))

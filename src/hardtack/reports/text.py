@@ -12,7 +12,7 @@ UNITS = ("bytes", "kB", "MB", "GB", "TB")
 def table(head: Sequence[str], rows: Iterable[Sequence[object]], *, right: Container[int] = ()) -> str:
     """Render rows of cells under a head; the columns whose numbers are in `right` are set flush right.
 
-    None becomes "-"; cells that do not fit 100 columns are folded.
+    None becomes "-"; where 100 columns are too few, the columns of words are folded.
 
     >>> print(table(("name", "n"), [("a", "10"), ("b", None)], right=(1,)))
     | name |  n |
@@ -27,7 +27,8 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]], *, right: Conta
 
     grid = Table(box=MARKDOWN)
     for place, name in enumerate(head):
-        grid.add_column(Text(name), justify="right" if place in right else "left", overflow="fold")
+        numbers = place in right
+        grid.add_column(Text(name), justify="right" if numbers else "left", overflow="fold", no_wrap=numbers)
     for row in rows:
         grid.add_row(*(Text("-" if cell is None else str(cell)) for cell in row))
     # Text cells, no colours and a fixed width: the same characters on every terminal and in every file.

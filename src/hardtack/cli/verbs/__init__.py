@@ -1,8 +1,8 @@
 """The verbs: an explicit list, name -> module; one file = one verb.
 
 A verb module has SUMMARY and EXAMPLE for the help pages, `flags(parser, words)` that adds its flags,
-`run(args, watch)` that calls the layer below and returns its JSON-able dict, and `text(result)` that renders it
-for people. Model libraries are imported inside functions, so that `hardtack --help` answers at once.
+`run(args, watch)` that calls the layer below and returns its JSON-able dict, and `text(result)` that renders
+that dict. Model libraries are imported inside functions, so that `hardtack --help` answers at once.
 """
 
 from types import ModuleType

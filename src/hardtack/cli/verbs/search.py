@@ -5,7 +5,7 @@ from typing import Any
 
 from hardtack.cli import shared
 from hardtack.cli.output import calm_libraries
-from hardtack.cli.parser import Parser, add, fields, one_of, parameters, typed
+from hardtack.cli.parser import Parser, add, fields, notation, one_of, parameters, typed
 from hardtack.cli.progress import Bars
 from hardtack.errors import InputError, nearest
 
@@ -17,7 +17,7 @@ EXAMPLE = (
 HELPS = {
     "granularity": "what a ticket removes: weight, head, neuron or channel",
     "keep_whole": "a part of the model that is never pruned, by the name of its module",
-    "warm_epochs": "epochs of fine-tuning before the search where a method needs them and --from is not given",
+    "warm_epochs": "epochs of fine-tuning before the search where a method needs them and there is no --from",
 }
 
 
@@ -25,6 +25,7 @@ def flags(parser: Parser, words: list[str]) -> None:
     """Add the flags of `search`; METHOD comes first and brings its own."""
     from hardtack import stages
     from hardtack.methods import METHODS
+    from hardtack.select import Sparsity
 
     method = words[0] if words else ""
     asked = method in ("-h", "--help") or not words
@@ -48,6 +49,13 @@ def flags(parser: Parser, words: list[str]) -> None:
         "--from", dest="start", metavar="MODEL2", help="where the search starts (default: the base)"
     )
     shared.add_task_and_out(parser)
+    parser.add_argument(
+        "--sparsity",
+        action="append",
+        type=notation(Sparsity.parse),
+        metavar="S",
+        help="what a ticket removes: 0.3, head=0.2,neuron=0.4, 2:4 or learned (may be repeated; default: 0.3)",
+    )
     if method in METHODS:
         add(parser, fields(METHODS[method]), title=f"{method}: {shared.first_line(METHODS[method])}")
     add(parser, parameters(stages.search, HELPS), title="search")
@@ -61,7 +69,10 @@ def run(args: argparse.Namespace, watch: Bars) -> dict[str, Any]:
     from hardtack.methods import METHODS
 
     cls = METHODS[args.method]
-    method = cls(**typed(args, fields(cls), owner=args.method))
+    settings = typed(args, fields(cls), owner=args.method)
+    if args.sparsity:
+        settings["sparsities"] = tuple(args.sparsity)
+    method = cls(**settings)
     settings = typed(args, parameters(stages.search, HELPS), owner="search") | shared.objective(args)
     with calm_libraries():
         return stages.search(
