@@ -1,5 +1,6 @@
 """Fields become flags; every mistake is one line that names the value and what is allowed."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -24,6 +25,8 @@ class Toy:
     note: str | None = field(default=None, metadata={"help": "any words"})
     table: Path | None = None
     whole: tuple[str, ...] = ()
+    source: str | Path | dict | None = None
+    parts: Sequence[str] = ()
     copy: bool = False
     loss: Any = field(default=None, metadata={"flag": False})
 
@@ -60,9 +63,23 @@ def test_nothing_typed_gives_the_defaults_of_the_dataclass():
 def test_every_kind_of_value():
     found = read(
         *("--rates", "0.3", "--rates", "4", "--warm-steps", "7", "--rate=2e-5", "--rule", "best"),
-        *("--note", "5", "--table", "a/b", "--whole", "x", "--whole", "y", "--copy"),
+        *(
+            "--note",
+            "5",
+            "--table",
+            "a/b",
+            "--whole",
+            "x",
+            "--whole",
+            "y",
+            "--copy",
+            "--source",
+            "s",
+            "--parts",
+            "p",
+        ),
     )
-    assert found == Toy((0.3, 4.0), 7, 2e-5, "best", "5", Path("a/b"), ("x", "y"), True)
+    assert found == Toy((0.3, 4.0), 7, 2e-5, "best", "5", Path("a/b"), ("x", "y"), "s", ("p",), True)
     assert read("--no-copy") == Toy()
 
 
@@ -136,7 +153,7 @@ def test_a_field_that_no_flag_can_hold_is_a_failure_of_ours():
     class Odd:
         odd: dict = field(default_factory=dict)
 
-    with pytest.raises(TypeError, match='mark the field with metadata='):
+    with pytest.raises(TypeError, match="mark the field with metadata="):
         parser(Odd)
 
 

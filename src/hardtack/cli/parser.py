@@ -151,16 +151,31 @@ def one_of(what: str, names: Iterable[str]) -> Callable[[str], str]:
 
 
 def _plain_type(annotation: Any) -> tuple[Any, bool]:
-    """Strip `| None` and `tuple[..., ...]` off an annotation: the type of one value, and if it repeats."""
+    """Strip `| None`, `tuple[..., ...]` and `Sequence[...]` off a type: what one value is, and if it repeats."""
     if isinstance(annotation, types.UnionType) or typing.get_origin(annotation) is typing.Union:
-        inner = [part for part in typing.get_args(annotation) if part is not types.NoneType]
-        if len(inner) == 1:
-            return _plain_type(inner[0])
-    if typing.get_origin(annotation) is tuple and typing.get_args(annotation)[1:] == (...,):
-        return _plain_type(typing.get_args(annotation)[0])[0], True
-    if annotation in READERS or annotation is bool or typing.get_origin(annotation) is Literal:
+        # Of `str | Path | Mapping` a flag holds the first that can be typed.
+        held = [
+            part for part in typing.get_args(annotation) if _is_plain(part) or _repeated(part) is not None
+        ]
+        if held:
+            return _plain_type(held[0])
+    if (one := _repeated(annotation)) is not None:
+        return _plain_type(one)[0], True
+    if _is_plain(annotation):
         return annotation, False
     raise TypeError(f'no flag can hold a {annotation}: mark the field with metadata={{"flag": False}}')
+
+
+def _is_plain(annotation: Any) -> bool:
+    return annotation in READERS or annotation is bool or typing.get_origin(annotation) is Literal
+
+
+def _repeated(annotation: Any) -> Any:
+    """Return the type of one value of a tuple of any length or a sequence; None for any other type."""
+    origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Sequence or (origin is tuple and inner[1:] == (...,)):
+        return inner[0]
+    return None
 
 
 def _reader(kind: Any) -> Callable[[str], Any]:

@@ -46,7 +46,7 @@ def common(args: argparse.Namespace) -> Any:
     return Common(**typed(args, fields(Common), owner="hardtack"))
 
 
-def add_objective(parser: Parser) -> None:
+def add_objective(parser: Parser, *, default: str = "clean") -> None:
     """Add --objective and, as --OBJECTIVE.FIELD, the fields of every objective."""
     from hardtack.training.adversarial import OBJECTIVES
 
@@ -55,7 +55,7 @@ def add_objective(parser: Parser) -> None:
         type=one_of("objective", OBJECTIVES),
         metavar="{" + ",".join(OBJECTIVES) + "}",
         default=argparse.SUPPRESS,
-        help="what training minimises; its own settings are the --OBJECTIVE.FIELD flags (default: clean)",
+        help=f"what training minimises; its settings are the --OBJECTIVE.FIELD flags (default: {default})",
     )
     for name, cls in OBJECTIVES.items():
         if fields(cls):

@@ -38,7 +38,7 @@ def show(thing: str, reading: Reading | None = None) -> Row:
         return show_run(path)
     if (path / "config.json").is_file():
         return show_model(path)
-    if path.is_dir() and not any(path.glob(f"{split}.*") for split in ("train", "validation", "test")):
+    if path.is_dir() and not {file.stem for file in path.iterdir()} & {"train", "validation", "test"}:
         raise InputError(
             f"{thing!r} is a folder with nothing to show; allowed: a ticket (ticket.json), a run "
             "(recipe.json), a model (config.json), a task (train, validation or test files)"

@@ -18,6 +18,7 @@ HELPS = {
     "granularity": "what a ticket removes: weight, head, neuron or channel",
     "keep_whole": "a part of the model that is never pruned, by the name of its module",
     "warm_epochs": "epochs of fine-tuning before the search where a method needs them and there is no --from",
+    "warm_lr": "peak learning rate of that fine-tuning",
 }
 
 
@@ -54,12 +55,12 @@ def flags(parser: Parser, words: list[str]) -> None:
         action="append",
         type=notation(Sparsity.parse),
         metavar="S",
-        help="what a ticket removes: 0.3, head=0.2,neuron=0.4, 2:4 or learned (may be repeated; default: 0.3)",
+        help="what a ticket removes: 0.3, head=0.2,neuron=0.4, 2:4, learned (may be repeated; default: 0.3)",
     )
     if method in METHODS:
         add(parser, fields(METHODS[method]), title=f"{method}: {shared.first_line(METHODS[method])}")
     add(parser, parameters(stages.search, HELPS), title="search")
-    shared.add_objective(parser)
+    shared.add_objective(parser, default="the method's own")
     shared.add_common(parser)
 
 
