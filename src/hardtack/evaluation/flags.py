@@ -121,7 +121,7 @@ def truncated(texts: Sequence[tuple[str, ...]], encoder: Encode, max_length: int
     return _flag("truncated", longest >= max_length)
 
 
-def test_read_again(settings: str, earlier: Iterable[str]) -> tuple[str, ...]:
+def read_again(settings: str, earlier: Iterable[str]) -> tuple[str, ...]:
     """Doubt a test row whose split was read before with other settings (each reading described by one
     string).
     """

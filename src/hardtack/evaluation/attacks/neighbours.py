@@ -67,12 +67,17 @@ def _table(rows: Iterator[tuple[str, object, object]], source: str) -> Neighbour
     if not entries:
         raise InputError(f"neighbour table {source} has no word with neighbours; at least 1 is needed")
     canonical = json.dumps(sorted(entries.items()), ensure_ascii=False, separators=(",", ":"))
-    return NeighbourTable(entries, xxhash.xxh3_128_hexdigest(canonical.encode("utf-8", "surrogatepass")))
+    return NeighbourTable(entries, xxhash.xxh3_128_hexdigest(canonical.encode()))
 
 
 def _check_word(word: object, where: str) -> None:
-    if not isinstance(word, str) or not word.strip():
+    # Published tables list stray control characters as words; they match nothing and do no harm.
+    if not isinstance(word, str) or not word:
         raise InputError(f"{where}: {word!r} is no word; a text that is not empty is needed")
+    if not word.isascii() and any("\ud800" <= character <= "\udfff" for character in word):
+        raise InputError(
+            f"{where}: {word!r} holds half a character (a lone surrogate); whole ones are needed"
+        )
     if len(word) > MAX_WORD_CHARACTERS:
         raise InputError(f"{where}: a word of {len(word)} characters; allowed: at most {MAX_WORD_CHARACTERS}")
 
@@ -84,7 +89,7 @@ def _rows(path: Path) -> Iterator[tuple[str, object, object]]:
             row = json.loads(line.decode("utf-8"))
         except UnicodeDecodeError:
             raise InputError(f"{where} is not UTF-8") from None
-        except (json.JSONDecodeError, RecursionError):
+        except (ValueError, RecursionError):
             raise InputError(f"{where} is not JSON; an object with word and neighbors is needed") from None
         if not isinstance(row, dict):
             raise InputError(

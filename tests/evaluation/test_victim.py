@@ -1,0 +1,97 @@
+import math
+
+import pytest
+import torch
+
+from hardtack.errors import InputError
+from hardtack.evaluation.victim import Victim, evaluating
+
+TEXTS = [("good film",), ("a",), ("bad plot . " * 3,), ("film",), ("good good good plot",)]
+
+
+class Fixed(torch.nn.Module):
+    def __init__(self, rows):
+        super().__init__()
+        self.rows = torch.tensor(rows)
+
+    def forward(self, input_ids, attention_mask):
+        return self.rows[: len(input_ids)]
+
+
+def test_logits_are_those_of_the_texts_one_by_one_in_their_order(toys):
+    victim = toys.bert(batch_size=2)
+    expected = torch.cat([victim.logits([text]) for text in TEXTS])
+    assert torch.allclose(victim.logits(TEXTS), expected, atol=1e-5)
+    assert expected.std() > 0.1
+    assert expected.dtype == torch.float32
+    assert victim.logits([]).shape == (0, 2)
+
+
+def test_logits_equal_those_of_a_plain_forward(toys):
+    victim = toys.bert()
+    row = victim.encoder(TEXTS[:1])[0]
+    with torch.no_grad():
+        plain = victim.model(**{key: torch.tensor([ids]) for key, ids in row.items()}).logits
+    assert torch.equal(victim.logits(TEXTS[:1]), plain)
+
+
+def test_batches_hold_their_token_budget_and_little_padding(toys):
+    victim = toys.bag({"x": 1.0}, batch_size=2)  # 64 tokens a batch
+    lengths = [1, 1, 1, 2, 3, 30, 29, 70, 8, 8, 8, 8, 8, 8, 8, 8]
+    sheaves = victim.plan([("x " * (n - 1),) for n in lengths])
+    assert sorted(i for s in sheaves for i in s.positions) == list(range(len(lengths)))
+    assert [s.width for s in sheaves] == sorted((s.width for s in sheaves), reverse=True)
+    for s in sheaves:
+        tokens = [len(row["input_ids"]) for row in s.rows]
+        assert max(tokens) == s.width
+        assert len(tokens) * s.width <= 64 or len(tokens) == 1
+        assert sum(tokens) * 8 >= len(tokens) * s.width * 7
+    assert max(len(s.rows) for s in sheaves) == 8
+
+
+def test_what_was_computed_is_counted(toys):
+    victim = toys.bag({"x": 1.0}, batch_size=2)
+    victim.logits([("x x x x x x x",), ("x x x x x x x x",), ("",)])
+    assert (victim.forwards.texts, victim.forwards.batches) == (3, 2)
+    assert (victim.forwards.tokens, victim.forwards.padded_tokens) == (8 + 9 + 1, 9 + 9 + 1)
+
+
+def test_every_module_gets_its_own_mode_back(toys):
+    model = toys.bert().model
+    model.train()
+    model.classifier.eval()
+    modes = [module.training for module in model.modules()]
+    victim = Victim(model, toys.bert().encoder, 4)
+    assert victim.met_in_training_mode
+    assert torch.equal(victim.logits(TEXTS), victim.logits(TEXTS))  # dropout is off
+    assert [module.training for module in model.modules()] == modes
+    with evaluating(model):
+        assert not any(module.training for module in model.modules())
+    assert [module.training for module in model.modules()] == modes
+    assert torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize(("value", "word"), [(math.nan, "NaN"), (math.inf, "infinite")])
+def test_logits_that_are_no_numbers_are_refused(toys, value, word):
+    victim = Victim(Fixed([[0.0, value], [0.0, 1.0]]), toys.BagEncoder({}))
+    with pytest.raises(InputError, match=f"gives {word} logits for 1 of 2 texts"):
+        victim.logits([("a",), ("b",)])
+
+
+def test_wrong_widths_and_shapes_are_refused(toys):
+    encoder = toys.BagEncoder({})
+    with pytest.raises(InputError, match="3 classes; 2 are expected"):
+        Victim(Fixed([[0.0, 1.0, 2.0]]), encoder, classes=2).logits([("a",)])
+    with pytest.raises(InputError, match=r"shape \(1,\)"):
+        Victim(Fixed([0.0]), encoder).logits([("a",)])
+    with pytest.raises(InputError, match="batch size 0"):
+        Victim(Fixed([[0.0, 1.0]]), encoder, 0)
+
+
+def test_modes_come_back_after_an_error(toys):
+    model = toys.bert().model.train()
+    victim = Victim(model, lambda texts: [{"input_ids": [10**6]} for _ in texts])
+    with pytest.raises(IndexError):
+        victim.logits([("a",)])
+    assert all(module.training for module in model.modules())
+    assert torch.is_grad_enabled()

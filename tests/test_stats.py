@@ -1,0 +1,92 @@
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hardtack.errors import InputError
+from hardtack.stats import Interval, mcnemar, paired_difference, proportion, verdict
+
+
+def test_wilson_interval_by_hand():
+    # Wilson: centre (k + z^2/2) / (n + z^2), half width z sqrt(k (n - k) / n + z^2 / 4) / (n + z^2)
+    k, n, z = 8, 10, 1.959963984540054
+    centre = (k + z**2 / 2) / (n + z**2)
+    half = z * math.sqrt(k * (n - k) / n + z**2 / 4) / (n + z**2)
+    assert proportion(8, 10) == pytest.approx((0.8, centre - half, centre + half), abs=1e-12)
+    assert proportion(8, 10).low == pytest.approx(0.4902, abs=1e-4)
+
+
+def test_wilson_interval_at_the_ends_stays_inside():
+    assert proportion(0, 20).low == 0.0
+    assert 0 < proportion(0, 20).high < 0.2
+    assert proportion(20, 20).high == 1.0
+
+
+def test_mcnemar_by_hand():
+    # 1 against 5 disagreements: p = 2 (C(6,0) + C(6,1)) / 2^6 = 14 / 64
+    a = [1] * 10 + [1] + [0] * 5
+    b = [1] * 10 + [0] + [1] * 5
+    assert mcnemar(a, b) == pytest.approx(14 / 64)
+    assert mcnemar(b, a) == pytest.approx(14 / 64)
+    assert mcnemar([1, 0, 1], [1, 0, 1]) == 1.0
+
+
+def test_paired_difference_of_two_examples_by_hand():
+    # Differences 1 and 0: a resample's mean is 0, 0.5 or 1 with chances 1/4, 1/2, 1/4.
+    interval = paired_difference([1, 1], [0, 1], seed=0)
+    assert interval == (0.5, 0.0, 1.0)
+    assert verdict(interval) == "no difference"
+
+
+def test_paired_difference_of_equal_differences_has_no_width():
+    interval = paired_difference([3.0, 4.0, 5.0], [1.0, 2.0, 3.0], seed=1)
+    assert interval == (2.0, 2.0, 2.0)
+    assert verdict(interval) == "higher"
+
+
+def test_paired_difference_is_near_the_normal_interval_of_many_examples():
+    a = np.tile([1, 1, 1, 0], 250)
+    b = np.tile([1, 0, 0, 1], 250)
+    d = a - b
+    half = 1.96 * d.std() / math.sqrt(len(d))
+    interval = paired_difference(a, b, seed=3)
+    assert interval == pytest.approx((0.25, 0.25 - half, 0.25 + half), abs=0.005)
+
+
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=2, max_size=30), st.integers(0, 99))
+def test_paired_difference_is_a_function_of_numbers_and_seed_and_changes_sign_with_its_sides(pairs, seed):
+    a, b = zip(*pairs, strict=True)
+    there = paired_difference(a, b, seed=seed, resamples=200)
+    assert there == paired_difference(a, b, seed=seed, resamples=200)
+    back = paired_difference(b, a, seed=seed, resamples=200)
+    assert there.low <= there.high
+    assert there.mean == pytest.approx(np.mean(a) - np.mean(b))
+    assert back == pytest.approx((-there.mean, -there.high, -there.low))
+
+
+def test_verdicts():
+    assert verdict(Interval(0.1, 0.01, 0.2)) == "higher"
+    assert verdict(Interval(-0.1, -0.2, -0.01)) == "lower"
+    assert verdict(Interval(0.1, 0.0, 0.2)) == "no difference"
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: proportion(3, 2),
+        lambda: proportion(0, 0),
+        lambda: proportion(1, 2, confidence=1.0),
+        lambda: paired_difference([1, 2], [1], seed=0),
+        lambda: paired_difference([1], [1], seed=0),
+        lambda: paired_difference([], [], seed=0),
+        lambda: paired_difference([1, math.nan], [1, 1], seed=0),
+        lambda: paired_difference([1, 0], [1, 1], seed=0, resamples=0),
+        lambda: mcnemar([0, 2], [1, 1]),
+    ],
+)
+def test_wrong_numbers_are_refused_in_one_line(call):
+    with pytest.raises(InputError) as caught:
+        call()
+    assert "\n" not in str(caught.value)
