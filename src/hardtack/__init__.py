@@ -1,3 +1,48 @@
 """Find, prove and ship sparse subnetworks that stay robust under attack."""
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hardtack.errors import InputError
+    from hardtack.loading import load
+    from hardtack.prunable import Prunable
+    from hardtack.stages import Common, demo, evaluate, retrain, search, train
+    from hardtack.tasks.task import Task
+    from hardtack.tasks.text import load_task
+    from hardtack.ticket import Ticket
+
 __version__ = "0.1.0"
+
+__all__ = [
+    "Common",
+    "InputError",
+    "Prunable",
+    "Task",
+    "Ticket",
+    "demo",
+    "evaluate",
+    "load",
+    "load_task",
+    "retrain",
+    "search",
+    "train",
+]
+
+_HOMES = {
+    "hardtack.errors": ("InputError",),
+    "hardtack.loading": ("load",),
+    "hardtack.prunable": ("Prunable",),
+    "hardtack.stages": ("Common", "demo", "evaluate", "retrain", "search", "train"),
+    "hardtack.tasks.task": ("Task",),
+    "hardtack.tasks.text": ("load_task",),
+    "hardtack.ticket": ("Ticket",),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used, so that `import hardtack` and `hardtack --help` stay instant."""
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(importlib.import_module(home), name)
+    raise AttributeError(f"module 'hardtack' has no attribute {name!r}")

@@ -52,19 +52,30 @@ class HardConcrete:
     name: ClassVar[str] = "hard_concrete"
     needs: ClassVar[str] = "labels"
     starts: ClassVar[str] = "finetuned"
+    minimises: ClassVar[str] = "freelb"
     version: ClassVar[int] = 1
 
     sparsities: tuple[Sparsity, ...] = sparsities_field(0.3)
     epochs: float = field(default=20.0, metadata={"help": "epochs of mask learning"})
     lr: float = field(default=0.1, metadata={"help": "peak learning rate of the scores"})
-    warmup: float = field(default=0.1, metadata={"help": "share of training in which the rate rises; it then falls to 0"})
+    warmup: float = field(
+        default=0.1, metadata={"help": "share of training in which the rate rises; it then falls to 0"}
+    )
     weight_decay: float = field(default=1e-6, metadata={"help": "AdamW's decay of the scores"})
     price: float = field(default=0.5, metadata={"help": "lambda, price on the expected share of open gates"})
-    price_begin: float = field(default=0.1, metadata={"help": "progress at which the price starts to rise from 0"})
+    price_begin: float = field(
+        default=0.1, metadata={"help": "progress at which the price starts to rise from 0"}
+    )
     price_finish: float = field(default=0.4, metadata={"help": "progress at which it is full"})
-    opening: float = field(default=0.9, metadata={"help": "the gates' value at the start, between -0.1 and 1.1"})
-    mean_of: str = field(default="sites", metadata={"help": "price the mean of the sites' means, or of all gates (gates)"})
-    clip: float = field(default=1.0, metadata={"help": "bound on the task gradient's norm over the scores; 0 is none"})
+    opening: float = field(
+        default=0.9, metadata={"help": "the gates' value at the start, between -0.1 and 1.1"}
+    )
+    mean_of: str = field(
+        default="sites", metadata={"help": "price the mean of the sites' means, or of all gates (gates)"}
+    )
+    clip: float = field(
+        default=1.0, metadata={"help": "bound on the task gradient's norm over the scores; 0 is none"}
+    )
 
     def __post_init__(self) -> None:
         if self.mean_of not in ("sites", "gates"):
@@ -72,13 +83,19 @@ class HardConcrete:
         if not -0.1 < self.opening < 1.1:
             raise InputError(f"opening {self.opening} is not allowed; allowed: -0.1 < opening < 1.1")
 
+    def steps(self, epoch: int) -> int:
+        """Return the training steps of the search, given those of one epoch."""
+        return max(1, round_half_up(self.epochs * epoch))
+
     def search(
         self, start: nn.Module, base: Base, view: Prunable, data: Data, objective: Objective, run: Run
     ) -> Iterator[Ticket]:
         gates = HardConcreteGates(view, self.opening, next(start.parameters()).device)
         price = Ramp(0.0, self.price, self.price_begin, self.price_finish)
 
-        def priced(model: nn.Module, batch: Batch, progress: float, rng: Stream) -> Iterator[Tensor | Unclipped]:
+        def priced(
+            model: nn.Module, batch: Batch, progress: float, rng: Stream
+        ) -> Iterator[Tensor | Unclipped]:
             gates.stream = rng("gates")  # each forward of the step draws its gates from here, in turn
             yield from objective(model, batch, progress, rng)
             yield Unclipped(price(progress) * gates.expected_open(self.mean_of))

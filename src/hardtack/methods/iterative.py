@@ -43,14 +43,23 @@ class Iterative:
     name: ClassVar[str] = "iterative"
     needs: ClassVar[str] = "labels"
     starts: ClassVar[str] = "base"
+    minimises: ClassVar[str] = "clean"
     version: ClassVar[int] = 1
 
     sparsities: tuple[Sparsity, ...] = sparsities_field(0.3)
-    schedule: str = field(default="geometric", metadata={"help": "geometric (global ranking) or linear (each site alike)"})
-    share: float = field(default=0.2, metadata={"help": "share cut a round: of what is left, or of all (linear; paper 0.1)"})
-    epochs: float = field(default=3.0, metadata={"help": "epochs of training a round (paper: 30 on ImageNet)"})
+    schedule: str = field(
+        default="geometric", metadata={"help": "geometric (global ranking) or linear (each site alike)"}
+    )
+    share: float = field(
+        default=0.2, metadata={"help": "share cut a round: of what is left, or of all (linear; paper 0.1)"}
+    )
+    epochs: float = field(
+        default=3.0, metadata={"help": "epochs of training a round (paper: 30 on ImageNet)"}
+    )
     lr: float = field(default=2e-5, metadata={"help": "learning rate, constant within a round"})
-    weight_decay: float = field(default=0.01, metadata={"help": "AdamW's weight decay; pruned weights feel none"})
+    weight_decay: float = field(
+        default=0.01, metadata={"help": "AdamW's weight decay; pruned weights feel none"}
+    )
     clip: float = field(default=1.0, metadata={"help": "bound on the live gradients' norm; 0 is no clipping"})
 
     def __post_init__(self) -> None:
@@ -59,7 +68,17 @@ class Iterative:
         if not 0 < self.share < 1:
             raise InputError(f"share {self.share} is not allowed; allowed: 0 < share < 1")
         if any(wanted.fraction is None for wanted in self.sparsities):
-            raise InputError("iterative takes plain fractions as sparsities, e.g. 0.3; kinds, banks and learned are for others")
+            raise InputError(
+                "iterative takes plain fractions as sparsities, e.g. 0.3; kinds, banks and learned are for others"
+            )
+
+    def steps(self, epoch: int) -> int:
+        """Return the training steps of the search, given those of one epoch."""
+        rounds, left = 0, 1.0
+        while max(wanted.of("weight") for wanted in self.sparsities) > 1 - left + 1e-9:
+            left = left * (1 - self.share) if self.schedule == "geometric" else left - self.share
+            rounds += 1
+        return max(0, rounds - 1) * max(1, round_half_up(self.epochs * epoch))
 
     def search(
         self, start: nn.Module, base: Base, view: Prunable, data: Data, objective: Objective, run: Run
@@ -71,7 +90,9 @@ class Iterative:
             part = run.part(f"round-{done}")
             if done:  # the first cut comes before any training
                 try:
-                    self._train(start, Ticket.of(base, view, masks), data, objective, part, f"IMP round {done}")
+                    self._train(
+                        start, Ticket.of(base, view, masks), data, objective, part, f"IMP round {done}"
+                    )
                     scores = _magnitudes(view, start)
                 finally:
                     origin.restore_(start)
@@ -80,7 +101,11 @@ class Iterative:
             path = self._cut(view, masks, scores, self._counts(view, masks, done))
             while wanted and wanted[0].of("weight") <= _removed(path) + 0.5 / view.units:
                 sparsity = wanted.pop(0)
-                drawn = path if _same(sparsity, path, done) else self._cut(view, masks, scores, _exact(self, view, sparsity))
+                drawn = (
+                    path
+                    if _same(sparsity, path, done)
+                    else self._cut(view, masks, scores, _exact(self, view, sparsity))
+                )
                 named = checked(drawn, f"sparsity {sparsity.fraction}")
                 yield Ticket.of(base, view, named, **record(self, run, sparsity, round=done))
             masks, done = path, done + 1
@@ -88,7 +113,9 @@ class Iterative:
             part.discard()
             run.log(event="round", round=done, sparsity=_removed(masks))
 
-    def _train(self, model: nn.Module, ticket: Ticket, data: Data, objective: Objective, run: Run, label: str) -> None:
+    def _train(
+        self, model: nn.Module, ticket: Ticket, data: Data, objective: Objective, run: Run, label: str
+    ) -> None:
         optimizer = torch.optim.AdamW(model.parameters(), lr=self.lr, weight_decay=self.weight_decay)
         total = max(1, round_half_up(self.epochs * len(data.train)))
         for step in fit_steps(
@@ -105,7 +132,9 @@ class Iterative:
         share = min(self.share * (done + 1), 1.0)
         return {site.name: round_half_up(share * site.units) for site in view.sites}
 
-    def _cut(self, view: Prunable, masks: Masks, scores: Mapping[str, Tensor], gone: Mapping[str, int]) -> Masks:
+    def _cut(
+        self, view: Prunable, masks: Masks, scores: Mapping[str, Tensor], gone: Mapping[str, int]
+    ) -> Masks:
         """Remove the lowest until `gone` units are gone; what was gone before stays so."""
         ranked = {name: torch.where(masks[name], score, -1.0) for name, score in scores.items()}
         if "" not in gone:

@@ -27,10 +27,17 @@ class Magnitude:
     name: ClassVar[str] = "magnitude"
     needs: ClassVar[str] = "weights"
     starts: ClassVar[str] = "base"
+    minimises: ClassVar[str] = "clean"
     version: ClassVar[int] = 1
 
     sparsities: tuple[Sparsity, ...] = sparsities_field(0.3)
-    scope: str = field(default="global", metadata={"help": "rank over the whole model (global), each site or each row"})
+    scope: str = field(
+        default="global", metadata={"help": "rank over the whole model (global), each site or each row"}
+    )
+
+    def steps(self, epoch: int) -> int:
+        """Return the training steps of the search, given those of one epoch."""
+        return 0
 
     def search(
         self, start: nn.Module, base: Base, view: Prunable, data: Data, objective: Objective, run: Run

@@ -24,18 +24,23 @@ class Data(NamedTuple):
 class Search(Protocol):
     """A pruning method; its fields are its hyperparameters, its flags and its documentation.
 
-    `needs` says what it reads ("weights", "inputs" or "labels"), `starts` where it starts by default ("base" or "finetuned"),
-    `version` is raised when a fix changes its results. When `search` yields or ends, also by an exception, the model is
+    `needs` says what it reads ("weights", "inputs" or "labels"), `starts` where it starts by default ("base" or
+    "finetuned"), `minimises` which objective it takes by default, `version` is raised when a fix changes its results. When `search` yields or ends, also by an exception, the model is
     bit-equal to what it got.
     """
 
     name: ClassVar[str]
     needs: ClassVar[str]
     starts: ClassVar[str]
+    minimises: ClassVar[str]
     version: ClassVar[int]
 
     @property
     def sparsities(self) -> tuple[Sparsity, ...]: ...
+
+    def steps(self, epoch: int) -> int:
+        """Return how many training steps the search takes at `epoch` steps an epoch (0 for none)."""
+        ...
 
     def search(
         self, start: nn.Module, base: Base, view: Prunable, data: Data, objective: Objective, run: Run
@@ -46,7 +51,10 @@ def sparsities_field(*default: float) -> Any:
     """Return the field that every method has: the sparsities to draw tickets at."""
     return dataclasses.field(
         default=tuple(Sparsity(fraction=value) for value in default),
-        metadata={"help": "sparsity of a ticket, once for each: 0.3, head=0.2,neuron=0.4, 2:4 or learned", "flag": False},
+        metadata={
+            "help": "sparsity of a ticket, once for each: 0.3, head=0.2,neuron=0.4, 2:4 or learned",
+            "flag": False,
+        },
     )
 
 

@@ -1,0 +1,12 @@
+"""The stages of the work as functions: the Python API, and what the command line calls.
+
+Only here do layers meet: a stage opens its run, hands things down, and returns a JSON-able dict.
+"""
+
+from hardtack.stages.common import Common
+from hardtack.stages.demonstrating import demo
+from hardtack.stages.evaluating import evaluate
+from hardtack.stages.fitting import retrain, train
+from hardtack.stages.searching import search
+
+__all__ = ["Common", "demo", "evaluate", "retrain", "search", "train"]

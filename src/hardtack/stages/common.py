@@ -1,0 +1,168 @@
+"""What every stage shares: common settings, opening task, model and run, and saving a model's folder."""
+
+import dataclasses
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hardtack.errors import InputError
+from hardtack.loading import Loaded
+from hardtack.runs import Json, Run, Watch, identify
+from hardtack.tasks.task import Task
+from hardtack.tasks.text import Encoder, load_task
+
+PROVENANCE = "hardtack.json"
+"""A file in a model's folder that says how the model was made; rows take their method and settings from it."""
+
+
+def no_result(default: Any, help: str) -> Any:
+    """Return a field that cannot change results and stays out of a run's name."""
+    return field(default=default, metadata={"help": help, "result": False})
+
+
+@dataclass(frozen=True)
+class Common:
+    """Settings that every stage takes."""
+
+    seed: int = field(default=0, metadata={"help": "base of every random stream"})
+    max_length: int = field(default=128, metadata={"help": "tokens a text is cut to, in training and evaluation"})
+    batch_size: int = field(default=32, metadata={"help": "examples a training step"})
+    train_examples: int | None = field(
+        default=None, metadata={"help": "train on so many examples: seeded, stratified (default: all)"}
+    )
+    min_words: int = field(default=0, metadata={"help": "leave out texts with fewer words, in every split"})
+    text_column: str | None = field(default=None, metadata={"help": "name of the text column in files"})
+    label_column: str | None = field(default=None, metadata={"help": "name of the label column in files"})
+    precision: str = field(default="fp32", metadata={"help": "fp32 or bf16"})
+    device: str = no_result("auto", "cpu, cuda, cuda:1, mps or auto (a GPU if there is one)")
+    save_seconds: float = no_result(30.0, "seconds between saved states of long work")
+
+    def __post_init__(self) -> None:
+        for name, low in (("seed", 0), ("max_length", 3), ("batch_size", 1), ("min_words", 0), ("save_seconds", 0)):
+            if getattr(self, name) < low:
+                raise InputError(f"{name} {getattr(self, name)} is not allowed; allowed: {low} or more")
+
+    def place(self) -> str:
+        """Return the device to use; raises InputError where it does not exist."""
+        if self.device == "auto":
+            return "cuda" if torch.cuda.is_available() else "cpu"
+        try:
+            torch.empty(1, device=self.device)
+        except (RuntimeError, AssertionError) as error:
+            reason = str(error).splitlines()[0]
+            raise InputError(f"device {self.device!r} cannot be used: {reason}; allowed: cpu, auto, a GPU here") from None
+        return self.device
+
+    def open_task(self, name: str) -> Task:
+        """Load a task and cut it down as these settings say."""
+        task = load_task(name, text_column=self.text_column, label_column=self.label_column, seed=self.seed)
+        return task.limited(self.train_examples, self.min_words, self.seed)
+
+    def encoder(self, loaded: Loaded) -> Encoder:
+        """Return the encoder of a model's tokenizer at these settings' length."""
+        return Encoder.of(loaded.tokenizer, loaded.model, self.max_length)
+
+
+def settings_of(instance: Any, *, all: bool = False) -> dict[str, Json]:
+    """Return a dataclass instance's fields as JSON: those that differ from their default and can change results.
+
+    Args:
+        instance: a frozen dataclass.
+        all: every field instead (for the record).
+    """
+    found: dict[str, Json] = {}
+    for item in dataclasses.fields(instance):
+        value = getattr(instance, item.name)
+        if all or (item.metadata.get("result", True) and value != item.default):
+            found[item.name] = _json(value)
+    return found
+
+
+def _json(value: Any) -> Json:
+    if isinstance(value, tuple | list):
+        return [_json(inner) for inner in value]
+    if isinstance(value, str | int | float | bool | None):
+        return value
+    return getattr(value, "__name__", None) or str(value)
+
+
+def open_run(
+    kind: str,
+    method: str,
+    out: str | Path,
+    *,
+    settings: Mapping[str, Json],
+    record: Mapping[str, Json],
+    common: Common,
+    version: int = 1,
+    parent: str | None = None,
+    watch: Watch | None = None,
+) -> Run:
+    """Open the run that these settings name, in the folder `out`."""
+    settings = {**settings, **settings_of(common)}
+    settings.pop("seed", None)  # repeats over seeds share a name and differ in the seed part
+    id = identify(kind, method, version=version, settings=settings, parent=parent, seed=common.seed)
+    recipe = {"kind": kind, "method": method, **record, "common": settings_of(common, all=True)}
+    return Run.open(
+        Path(out), id, recipe=recipe, seed=common.seed, parent=parent, watch=watch, save_seconds=common.save_seconds
+    )
+
+
+def save_folder(target: Path, write: Callable[[Path], None]) -> None:
+    """Let `write` fill a folder beside `target`, then put it in its place in one step."""
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        write(temporary)
+        if target.exists():
+            shutil.rmtree(target)
+        os.replace(temporary, target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def save_model(loaded: Loaded, target: Path, provenance: Mapping[str, Json], ticket: Any = None) -> None:
+    """Write an ordinary transformers folder with tokenizer, provenance and, if there is one, the ticket."""
+
+    def write(folder: Path) -> None:
+        loaded.model.save_pretrained(folder)
+        loaded.tokenizer.save_pretrained(folder)
+        (folder / PROVENANCE).write_text(json.dumps(provenance, indent=1, sort_keys=True) + "\n")
+        if ticket is not None:
+            ticket.save(folder / "ticket")
+
+    save_folder(target, write)
+
+
+def provenance_of(folder: str | Path) -> dict[str, Json]:
+    """Return what a model folder (or the run folder around it) says about how it was made; {} if nothing."""
+    for place in (Path(folder) / PROVENANCE, Path(folder) / "model" / PROVENANCE):
+        if place.is_file():
+            return json.loads(place.read_text())
+    return {}
+
+
+def result_of(run: Run) -> dict[str, Json]:
+    """Return what a finished run said in its DONE file."""
+    assert run.folder is not None
+    return json.loads((run.folder / "DONE").read_text())
+
+
+def settle(run: Run, **facts: Json) -> dict[str, Json]:
+    """Finish a run with its result and return the result."""
+    result = {"id": run.id, "folder": str(run.folder), **facts}
+    run.finish(**result)
+    return result
+
+
+def resumptions(run: Run) -> int:
+    """Count how often the run's log says that work was resumed."""
+    path = run.folder / "log.jsonl" if run.folder else None
+    return path.read_text().count('"event": "resumed"') if path is not None and path.exists() else 0

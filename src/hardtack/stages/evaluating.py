@@ -1,0 +1,289 @@
+"""`evaluate`: what a model or ticket still does clean, under attack and on other data; rows and outcomes."""
+
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import xxhash
+
+from hardtack import cost
+from hardtack.errors import InputError
+from hardtack.evaluation import flags
+from hardtack.evaluation.attacks.protocol import Outcome, TextAttack
+from hardtack.evaluation.clean import accuracy, predict
+from hardtack.evaluation.robust import attack_all, rates
+from hardtack.evaluation.victim import Victim, evaluating
+from hardtack.loading import Loaded, load, model_folder
+from hardtack.runs import Json, Run, Watch, write_atomic
+from hardtack.stages.common import Common, open_run, provenance_of, settle
+from hardtack.stages.fitting import ticket_digest, ticket_folder
+from hardtack.stages.planning import total
+from hardtack.tasks.task import Task
+from hardtack.tasks.text import Encoder
+from hardtack.ticket import Ticket, fingerprint
+
+QUERIES = 40
+"""Queries an attacked example takes, for plans; measured on sentences of about 20 words."""
+
+
+class Target(NamedTuple):
+    """What is evaluated: the loaded model, the ticket in it (if any), how it was made, and a name for run ids."""
+
+    loaded: Loaded
+    ticket: Ticket | None
+    made: dict[str, Json]
+    digest: str
+    folder: Path | None
+
+
+def evaluate(
+    target: str | Path,
+    *,
+    task: str,
+    out: str | Path,
+    split: str = "test",
+    attacks: Sequence[TextAttack] = (),
+    examples: int = 200,
+    shifted: Sequence[str] = (),
+    base: str | None = None,
+    common: Common | None = None,
+    watch: Watch | None = None,
+    dry_run: bool = False,
+) -> dict[str, Any]:
+    """Measure a model or ticket and append rows to `out`: one clean over the whole split, one for each attack and shift.
+
+    A row that is there already is not measured again; a killed command continues where it stopped.
+
+    Args:
+        target: a model (hub id or folder), a ticket (applied to its base), or a folder made by `train` or `retrain`.
+        task: built-in name, folder or file.
+        out: run folder; rows of one target may come from several commands.
+        split: the split that is read; choices belong to "validation".
+        attacks: attack instances; all of them meet the same examples.
+        examples: how many are attacked: drawn with the seed, stratified by label.
+        shifted: other tasks with the same labels, measured clean.
+        base: where a ticket's base is now, when it has moved.
+        common: seed, lengths, device.
+        watch: receives progress.
+        dry_run: return a plan instead: stages, seconds, bytes.
+    """
+    common = common or Common()
+    data = common.open_task(task)
+    others = {name: common.open_task(name) for name in shifted}
+    for name, other in others.items():
+        if other.labels != data.labels:
+            raise InputError(f"--shifted {name} has the labels {other.labels}; allowed: those of {data.name}, {data.labels}")
+    found = open_target(target, data, base, common)
+    encoder = common.encoder(found.loaded)
+    if dry_run:
+        return _plan(found, data, split, attacks, examples, others, encoder, common)
+    settings = {"target": found.digest}
+    record = {"target": str(target), "task": data.name, "made": found.made}
+    with open_run(
+        "evaluate", str(found.made.get("method", "model")), out, settings=settings, record=record,
+        common=common, watch=watch, parent=found.made.get("run"),
+    ) as run:  # fmt: skip
+        assert run.folder is not None
+        rows = Rows(run.folder)
+        shared = _shared(found, data, encoder, common)
+        named = [_clean_row(found, data, split, None, shared)]
+        named += [_clean_row(found, other, _split_of(other, split), data.name, shared) for other in others.values()]
+        named += [_attack_row(found, data, split, attack, examples, shared) for attack in attacks]
+        missing = [row for row in named if row["id"] not in rows.ids()]
+        if missing:
+            (run.folder / "DONE").unlink(missing_ok=True)
+        for row in missing:
+            began = time.perf_counter()
+            by_task = {data.name: data, **{other.name: other for other in others.values()}}
+            outcomes: list[Outcome] = []
+            if row["attack"] is None:
+                row |= _measure_clean(found, by_task[row["task"]], row["split"], encoder, common, run)
+            else:
+                attack = next(one for one in attacks if _settings(one) == row["attack_settings"])
+                measured, outcomes = _measure_attack(found, data, row, attack, examples, encoder, common, run)
+                row |= measured
+            row["flags"] = sorted({*row["flags"], *_reading_flag(run, row)})
+            row["measured"] = _measured(found, encoder, data, row["split"], began, common)
+            rows.put(row, outcomes)
+        wanted = {row["id"] for row in named}
+        return settle(run, kind="evaluate", target=str(target), rows=[row for row in rows.all() if row["id"] in wanted])
+
+
+def open_target(target: str | Path, data: Task, base: str | None, common: Common) -> Target:
+    """Load what is evaluated: a ticket is applied to its base, whose head is then untrained."""
+    path = Path(target)
+    place = Path(model_folder(str(target)))
+    is_model = (place / "config.json").is_file()
+    if not is_model and path.is_dir() and ((path / "ticket.json").is_file() or (path / "tickets").is_dir()):
+        ticket = Ticket.load(ticket_folder(path))
+        loaded = load(base or ticket.base.id, data.labels, seed=common.seed, device=common.place())
+        ticket.apply_(loaded.model)
+        made = {"method": ticket.origin.get("method"), "granularity": list(ticket.granularity), "run": ticket.origin.get("run")}
+        made |= {"sparsity": ticket.sparsity(), "prunable": ticket.units(), "objective": ticket.origin.get("objective")}
+        digest = f"ticket-{ticket_digest(ticket)}-{fingerprint(loaded.model)}"
+        return Target(loaded, ticket, made, digest, ticket_folder(path))
+    loaded = load(str(target), data.labels, seed=common.seed, device=common.place())
+    ticket = Ticket.load(place / "ticket") if (place / "ticket" / "ticket.json").is_file() else None
+    made = provenance_of(target)
+    return Target(loaded, ticket, made, f"model-{fingerprint(loaded.model)}-{_head(loaded)}", place if is_model else None)
+
+
+def _head(loaded: Loaded) -> str:
+    digest = xxhash.xxh3_64()
+    for _, parameter in sorted(loaded.model.named_parameters()):
+        if parameter.numel() < 2**24:
+            digest.update(parameter.detach().cpu().contiguous().view(-1).numpy())
+    return digest.hexdigest()
+
+
+class Rows:
+    """The rows and outcomes of a folder; a row with the same id is replaced, never doubled."""
+
+    def __init__(self, folder: Path):
+        self.rows, self.outcomes = folder / "rows.jsonl", folder / "outcomes.jsonl"
+
+    def all(self) -> list[dict[str, Any]]:
+        """Return every row, in the order in which they were first written."""
+        return [json.loads(line) for line in self.rows.read_text().splitlines()] if self.rows.exists() else []
+
+    def ids(self) -> set[str]:
+        """Return the ids of the rows that are there."""
+        return {row["id"] for row in self.all()}
+
+    def put(self, row: dict[str, Any], outcomes: Sequence[Outcome]) -> None:
+        """Write a row with its outcomes: the outcomes first, so that a row never stands without them."""
+        if outcomes:
+            lines = self.outcomes.read_text().splitlines() if self.outcomes.exists() else []
+            kept = [line for line in lines if json.loads(line)["row"] != row["id"]]
+            fresh = [json.dumps({"row": row["id"], **outcome._asdict()}, ensure_ascii=False) for outcome in outcomes]
+            write_atomic(self.outcomes, "".join(f"{line}\n" for line in [*kept, *fresh]))
+        rows = [other for other in self.all() if other["id"] != row["id"]] + [row]
+        write_atomic(self.rows, "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in rows))
+
+
+def _shared(found: Target, data: Task, encoder: Encoder, common: Common) -> dict[str, Json]:
+    """Return what all rows of one target and task have in common."""
+    made = found.made
+    inputs = _one_input(encoder, data, common)
+    with evaluating(found.loaded.model):
+        flops = cost.forward_flops(found.loaded.model, inputs)
+    return {
+        "model": found.loaded.base.id, "ticket": str(found.folder) if found.ticket is not None else None,
+        "method": made.get("method"), "objective": made.get("objective"), "epochs": made.get("epochs"),
+        "epoch_rule": made.get("epoch_rule"), "granularity": made.get("granularity"), "sparsity": made.get("sparsity"),
+        "prunable": made.get("prunable"), "run": made.get("run"), "seed": common.seed, "max_length": common.max_length,
+        "parameters": cost.parameters_kept(found.loaded.model), "flops": flops,
+        "flops_tokens": int(inputs["input_ids"].shape[1]),
+        "disk_bytes": cost.disk_bytes(found.folder) if found.folder is not None else None,
+    }  # fmt: skip
+
+
+def _one_input(encoder: Encoder, data: Task, common: Common) -> dict[str, Any]:
+    """Return one training-length input on the device: the longest text of the first 64 of any split."""
+    table = next(iter(data.splits.values()))
+    rows = encoder(table.texts[:64])
+    longest = max(rows, key=lambda row: len(row["input_ids"]))
+    import torch
+
+    return {name: torch.tensor([value], device=common.place()) for name, value in longest.items()}
+
+
+def _row(found: Target, data: Task, split: str, attack: Json, settings: Json, n: int, shift: str | None,
+         shared: dict[str, Json]) -> dict[str, Json]:  # fmt: skip
+    name = [found.digest, data.fingerprint(split), split, attack, settings, n, shift, shared["seed"], shared["max_length"]]
+    id = xxhash.xxh3_64(json.dumps(name, sort_keys=True).encode()).hexdigest()
+    return {
+        "id": id, **shared, "task": data.name, "split": split, "cut": split in data.cut, "attack": attack,
+        "attack_settings": settings, "examples": n, "shifted_from": shift, "data_fingerprint": data.fingerprint(split),
+        "clean_accuracy": None, "accuracy_under_attack": None, "attack_success_rate": None, "mean_queries": None,
+        "flags": [],
+    }  # fmt: skip
+
+
+def _clean_row(found: Target, data: Task, split: str, shift: str | None, shared: dict[str, Json]) -> dict[str, Json]:
+    return _row(found, data, split, None, None, len(data.table(split)), shift, shared)
+
+
+def _attack_row(
+    found: Target, data: Task, split: str, attack: TextAttack, examples: int, shared: dict[str, Json]
+) -> dict[str, Json]:
+    n = min(examples, len(data.table(split)))
+    return _row(found, data, split, attack.name, _settings(attack), n, None, shared)
+
+
+def _settings(attack: TextAttack) -> Json:
+    return json.loads(json.dumps(attack.settings(), default=str))
+
+
+def _split_of(data: Task, split: str) -> str:
+    return split if split in data.splits else next(reversed(data.splits))
+
+
+def _measure_clean(
+    found: Target, data: Task, split: str, encoder: Encoder, common: Common, run: Run
+) -> dict[str, Json]:
+    logits, labels = predict(found.loaded.model, data.batches(split, encoder, 2 * common.batch_size, 0), run=run)
+    overlap = flags.train_test_overlap(data.table("train").texts, data.table(split).texts) if "train" in data.splits else ()
+    doubts = [*flags.untrained_head(found.loaded.fresh_head), *(overlap if split != "train" else ())]
+    return {"clean_accuracy": accuracy(logits, labels), "flags": doubts}
+
+
+def _measure_attack(
+    found: Target, data: Task, row: dict[str, Json], attack: TextAttack, examples: int, encoder: Encoder,
+    common: Common, run: Run,
+) -> tuple[dict[str, Json], list[Outcome]]:  # fmt: skip
+    drawn = data.examples(row["split"], examples, common.seed)
+    victim = Victim(found.loaded.model, encoder, common.batch_size)
+    texts = [example.text for example in drawn]
+    outcomes = attack_all(attack, drawn, victim, run, row=row["id"])
+    measured = rates(outcomes)
+    doubts = [
+        *flags.few_examples(drawn), *flags.one_class(drawn), *flags.nothing_attacked(outcomes), *flags.training_mode(victim),
+        *flags.probabilities(victim), *flags.untrained_head(found.loaded.fresh_head),
+        *flags.truncated(texts, encoder, encoder.max_length), *flags.random_output(victim.logits(texts[:32]), victim.logits(texts[:32])),
+    ]  # fmt: skip
+    names = ("clean_accuracy", "accuracy_under_attack", "attack_success_rate", "mean_queries")
+    return {**{name: getattr(measured, name) for name in names}, "flags": doubts}, outcomes
+
+
+def _reading_flag(run: Run, row: dict[str, Json]) -> Sequence[str]:
+    """Log each reading of a test split, and doubt one that follows a reading with other settings."""
+    if row["split"] != "test":
+        return ()
+    settings = json.dumps([row["attack"], row["attack_settings"], row["examples"]], sort_keys=True)
+    assert run.folder is not None
+    log = run.folder / "log.jsonl"
+    lines = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+    same = [line for line in lines if line.get("event") == "read" and line["data"] == row["data_fingerprint"]]
+    earlier = [line["settings"] for line in same if line["attack"] == row["attack"]]
+    run.log(event="read", data=row["data_fingerprint"], attack=row["attack"], settings=settings)
+    return flags.test_read_again(settings, earlier)
+
+
+def _measured(found: Target, encoder: Encoder, data: Task, split: str, began: float, common: Common) -> dict[str, Json]:
+    inputs = _one_input(encoder, data, common)
+    with evaluating(found.loaded.model):
+        latency = cost.latency_ms(found.loaded.model, inputs)
+    return {
+        "seconds": round(time.perf_counter() - began, 3), "latency_ms": round(latency, 3),
+        "latency_tokens": int(inputs["input_ids"].shape[1]), "memory_bytes": cost.peak_memory_bytes(),
+        "hardware": cost.hardware(common.place()),
+    }  # fmt: skip
+
+
+def _plan(
+    found: Target, data: Task, split: str, attacks: Sequence[TextAttack], examples: int, others: dict[str, Task],
+    encoder: Encoder, common: Common,
+) -> dict[str, Any]:  # fmt: skip
+    sample = data.table(split).texts[:64]
+    victim = Victim(found.loaded.model, encoder, common.batch_size)
+    victim.logits(sample[:2])
+    began = time.perf_counter()
+    victim.logits(sample)
+    each = (time.perf_counter() - began) / len(sample)
+    sizes = [(f"clean {split}", len(data.table(split)))]
+    sizes += [(f"shifted {name}", len(other.table(_split_of(other, split)))) for name, other in others.items()]
+    sizes += [(attack.name, QUERIES * min(examples, len(data.table(split)))) for attack in attacks]
+    return total([{"name": name, "seconds": round(each * n, 1), "bytes": 500 * n // QUERIES} for name, n in sizes])

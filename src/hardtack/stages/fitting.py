@@ -1,0 +1,255 @@
+"""`train` and `retrain`: dense models, and subnetworks from their rewind point with the mask held."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from hardtack import cost
+from hardtack.errors import InputError, nearest
+from hardtack.evaluation.clean import accuracy, predict
+from hardtack.loading import Loaded, load
+from hardtack.runs import Json, Run, Watch
+from hardtack.schedule import WarmupDecay
+from hardtack.select import round_half_up
+from hardtack.stages.common import (
+    Common,
+    open_run,
+    result_of,
+    resumptions,
+    save_model,
+    settings_of,
+    settle,
+)
+from hardtack.stages.planning import plan
+from hardtack.tasks.task import Task
+from hardtack.ticket import Ticket
+from hardtack.training.adversarial import Clean, Objective
+from hardtack.training.loop import fit_steps
+
+EPOCH_RULES = ("last", "best")
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How weights are trained; the fields that `train` and `retrain` share."""
+
+    epochs: float = 3.0
+    lr: float = 2e-5
+    weight_decay: float = 0.01
+    warmup: float = 0.1
+    epoch_rule: str = "last"
+
+    def __post_init__(self) -> None:
+        if self.epoch_rule not in EPOCH_RULES:
+            raise InputError(f"epoch rule {self.epoch_rule!r} does not exist{nearest(self.epoch_rule, EPOCH_RULES)}")
+        if not self.epochs > 0 or not self.lr > 0 or not 0 <= self.warmup <= 1 or self.weight_decay < 0:
+            raise InputError(
+                f"epochs {self.epochs}, lr {self.lr}, warmup {self.warmup}, weight decay {self.weight_decay}; allowed: "
+                "epochs and lr above 0, warmup 0 to 1, weight decay 0 or more"
+            )
+
+
+def train(
+    model: str,
+    *,
+    task: str,
+    out: str | Path,
+    objective: Objective | None = None,
+    epochs: float = 3.0,
+    lr: float = 2e-5,
+    weight_decay: float = 0.01,
+    warmup: float = 0.1,
+    epoch_rule: str = "last",
+    common: Common | None = None,
+    watch: Watch | None = None,
+    dry_run: bool = False,
+) -> dict[str, Any]:
+    """Fine-tune a dense model and write an ordinary transformers folder to `out/model`.
+
+    Args:
+        model: hub id or folder.
+        task: built-in name, folder or file.
+        out: run folder; the same command again continues or finds it done.
+        objective: what is minimised; `Clean()` by default.
+        epochs: passes over the training data; fractions are allowed.
+        lr: peak learning rate; it rises during `warmup` and falls to 0.
+        weight_decay: AdamW's, on matrices only.
+        warmup: share of training in which the rate rises.
+        epoch_rule: keep the "last" epoch, or the "best" on validation.
+        common: seed, lengths, device.
+        watch: receives progress.
+        dry_run: return a plan instead: stages, seconds, bytes.
+    """
+    common, objective = common or Common(), objective or Clean()
+    fit = Fit(epochs, lr, weight_decay, warmup, epoch_rule)
+    data = common.open_task(task)
+    loaded = load(model, data.labels, seed=common.seed, device=common.place())
+    return _run("train", objective.name, loaded, None, data, fit, objective, out, common, watch, dry_run, {"model": model})
+
+
+def retrain(
+    ticket: str | Path,
+    *,
+    task: str,
+    out: str | Path,
+    base: str | None = None,
+    objective: Objective | None = None,
+    epochs: float = 3.0,
+    lr: float = 2e-5,
+    weight_decay: float = 0.01,
+    warmup: float = 0.1,
+    epoch_rule: str = "last",
+    common: Common | None = None,
+    watch: Watch | None = None,
+    dry_run: bool = False,
+) -> dict[str, Any]:
+    """Train a ticket's subnetwork from its rewind point, the base model with a fresh head, with the mask held.
+
+    Args as in `train`, and:
+        ticket: a ticket folder, or a search's run folder that holds one ticket.
+        base: where the ticket's base is now, when it has moved.
+    """
+    common, objective = common or Common(), objective or Clean()
+    fit = Fit(epochs, lr, weight_decay, warmup, epoch_rule)
+    place = ticket_folder(ticket)
+    found = Ticket.load(place)
+    data = common.open_task(task)
+    loaded = load(base or found.base.id, data.labels, seed=common.seed, device=common.place())
+    found.apply_(loaded.model)
+    method = str(found.origin.get("method", "ticket"))
+    facts = {"ticket": str(ticket), "ticket_digest": ticket_digest(found)}
+    return _run("retrain", method, loaded, found, data, fit, objective, out, common, watch, dry_run, facts)
+
+
+def ticket_folder(name: str | Path) -> Path:
+    """Find the ticket that a path names: the folder itself, a trained model's, or a run's only one."""
+    folder = Path(name)
+    for place in (folder, folder / "ticket", folder / "model" / "ticket"):
+        if (place / "ticket.json").is_file():
+            return place
+    inside = sorted(path.parent for path in (folder / "tickets").glob("*/ticket.json"))
+    if len(inside) == 1:
+        return inside[0]
+    if inside:
+        raise InputError(f"{name} holds {len(inside)} tickets; name one: {', '.join(str(path) for path in inside)}")
+    raise InputError(f"{name} is no ticket: it has no ticket.json")
+
+
+def ticket_digest(ticket: Ticket) -> str:
+    """Return a short hash of a ticket's masks and base, which names it in run ids."""
+    import xxhash
+
+    digest = xxhash.xxh3_64(ticket.base.fingerprint.encode())
+    for name in sorted(ticket.masks):
+        digest.update(name.encode())
+        digest.update(ticket.masks[name].numpy())
+    return digest.hexdigest()
+
+
+def _run(
+    kind: str,
+    method: str,
+    loaded: Loaded,
+    ticket: Ticket | None,
+    data: Task,
+    fit: Fit,
+    objective: Objective,
+    out: str | Path,
+    common: Common,
+    watch: Watch | None,
+    dry_run: bool,
+    facts: dict[str, Json],
+) -> dict[str, Any]:
+    encoder = common.encoder(loaded)
+    batches = data.batches("train", encoder, common.batch_size, common.seed)
+    total = max(1, round_half_up(fit.epochs * len(batches)))
+    if dry_run:
+        size = cost.parameters_kept(loaded.model) * 4
+        return plan([(f"{kind} {total} steps", loaded.model, batches, objective, total, 4 * size)])
+    settings = {
+        **settings_of(fit),
+        "objective": [objective.name, settings_of(objective)],
+        "base": loaded.base.fingerprint,
+        "data": data.fingerprint("train"),
+        "ticket": facts.get("ticket_digest"),
+    }
+    record = {**facts, "task": data.name, "fit": settings_of(fit, all=True), "objective": _named(objective)}
+    record |= {"base": loaded.base.fingerprint, "cut": list(data.cut), "data": data.fingerprint("train")}
+    with open_run(kind, method, out, settings=settings, record=record, common=common, watch=watch) as run:
+        assert run.folder is not None
+        if run.finished():
+            return result_of(run)
+        started = time.perf_counter()
+        validation = data.batches("validation", encoder, 2 * common.batch_size, common.seed)
+        best = _fit(loaded.model, batches, validation, objective, fit, ticket, total, run, common)
+        sparsity = None if ticket is None else ticket.sparsity()
+        provenance = {
+            "run": run.id, "kind": kind, "method": method if ticket else "dense", "objective": objective.name,
+            "epochs": fit.epochs, "epoch_rule": fit.epoch_rule, "seed": common.seed, "task": data.name,
+            "max_length": common.max_length, "granularity": list(ticket.granularity) if ticket else None,
+            "sparsity": sparsity, "prunable": ticket.units() if ticket else None,
+        }  # fmt: skip
+        save_model(loaded, run.folder / "model", provenance, ticket)
+        return settle(
+            run, kind=kind, method=method, objective=objective.name, steps=total, passes=total * objective.passes,
+            validation_accuracy=best, sparsity=sparsity, model=str(run.folder / "model"), resumed=resumptions(run),
+            seconds=round(time.perf_counter() - started, 3),
+        )  # fmt: skip
+
+
+def _fit(
+    model: nn.Module,
+    batches: Any,
+    validation: Any,
+    objective: Objective,
+    fit: Fit,
+    ticket: Ticket | None,
+    total: int,
+    run: Run,
+    common: Common,
+) -> float:
+    """Train, look at validation at each epoch's end, and leave the model at the epoch that the rule picks."""
+    optimizer = torch.optim.AdamW(_groups(model, fit.weight_decay), lr=fit.lr)
+    best = -1.0
+    for step in fit_steps(
+        model, batches, objective, optimizer, total=total, lr=WarmupDecay(fit.lr, fit.warmup), run=run, hold=ticket,
+        precision=common.precision,
+    ):  # fmt: skip
+        run.log(step=step.index, loss=step.loss, grad_norm=step.grad_norm)
+        last = step.index + 1 == total
+        if last or (step.index + 1) % len(batches) == 0:
+            score = accuracy(*predict(model, validation))
+            run.log(event="validation", step=step.index, accuracy=score)
+            if fit.epoch_rule == "best" and score > _best_so_far(run, step.index):
+                run.keep("best", dict(model.named_parameters()), accuracy=score, step=step.index)
+            best = score
+    kept = run.kept("best")
+    if kept is not None:
+        tensors, facts = kept
+        parameters = dict(model.named_parameters())
+        with torch.no_grad():
+            for name, value in tensors.items():
+                parameters[name].copy_(value)
+        return float(facts["accuracy"])
+    return best
+
+
+def _best_so_far(run: Run, step: int) -> float:
+    """Return the accuracy of the epoch kept so far; one that a killed process kept later does not count."""
+    kept = run.kept("best")
+    return -1.0 if kept is None or kept[1]["step"] >= step else float(kept[1]["accuracy"])
+
+
+def _groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Weight decay on matrices, none on biases and norms."""
+    matrices = [parameter for parameter in model.parameters() if parameter.dim() > 1]
+    vectors = [parameter for parameter in model.parameters() if parameter.dim() <= 1]
+    return [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+
+
+def _named(objective: Objective) -> dict[str, Json]:
+    return {"name": objective.name, **settings_of(objective, all=True)}

@@ -1,0 +1,130 @@
+"""`search`: tickets of a model, saved one by one as the method finds them."""
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hardtack import cost
+from hardtack.loading import load
+from hardtack.methods.search import Data, Search
+from hardtack.prunable import Prunable
+from hardtack.runs import Watch
+from hardtack.select import round_half_up
+from hardtack.stages.common import Common, open_run, result_of, resumptions, settings_of, settle
+from hardtack.stages.fitting import train
+from hardtack.stages.planning import plan
+from hardtack.stages.planning import total as planned
+from hardtack.ticket import fingerprint
+from hardtack.training.adversarial import OBJECTIVES, Objective
+
+
+def search(
+    method: Search,
+    model: str,
+    *,
+    task: str,
+    out: str | Path,
+    start: str | None = None,
+    objective: Objective | None = None,
+    granularity: Sequence[str] = ("weight",),
+    keep_whole: Sequence[str] = (),
+    warm_epochs: float = 3.0,
+    warm_lr: float = 2e-5,
+    common: Common | None = None,
+    watch: Watch | None = None,
+    dry_run: bool = False,
+) -> dict[str, Any]:
+    """Find tickets of a model and write each to `out/tickets/` as soon as it exists.
+
+    Args:
+        method: what finds them, with its settings, e.g. `HardConcrete(sparsities=(Sparsity.parse(0.3),))`.
+        model: the base, which tickets rewind to.
+        task: built-in name, folder or file; its test split is never read here.
+        out: run folder.
+        start: where the search starts; by default the base, or, for methods that learn on a fine-tuned model, the base
+            fine-tuned for `warm_epochs` (kept in `out/warm`).
+        objective: what the search minimises where it trains; by default the method's own.
+        granularity: kinds of unit: weight, head, neuron, channel.
+        keep_whole: name patterns of what is never pruned.
+        warm_epochs: length of that fine-tuning.
+        warm_lr: its peak learning rate.
+        common: seed, lengths, device.
+        watch: receives progress.
+        dry_run: return a plan instead: stages, seconds, bytes.
+    """
+    common = common or Common()
+    objective = objective or OBJECTIVES[method.minimises]()
+    data = common.open_task(task)
+    base = load(model, data.labels, seed=common.seed, device=common.place())
+    view = Prunable.of(base.model, granularity, keep_whole)
+    warm = start is None and method.starts == "finetuned"
+    if dry_run:
+        return _plan(method, base, data, objective, warm_epochs if warm else 0.0, view, common)
+    started_from = None if start is None else load(start, data.labels, seed=common.seed, device=common.place(), trained_head=True)
+    settings = {
+        **settings_of(method),
+        "objective": [objective.name, settings_of(objective)],
+        "base": base.base.fingerprint,
+        "start": None if started_from is None else fingerprint(started_from.model),
+        "warm": [warm_epochs, warm_lr] if warm else None,
+        "granularity": [*granularity],
+        "keep_whole": [*keep_whole],
+        "data": data.fingerprint("train"),
+    }
+    record = {
+        "model": model, "start": start, "task": data.name, "base": base.base.fingerprint, "cut": list(data.cut),
+        "settings": settings_of(method, all=True), "objective": {"name": objective.name, **settings_of(objective, all=True)},
+        "granularity": [*granularity], "keep_whole": [*keep_whole], "warm_epochs": warm_epochs if warm else None,
+    }  # fmt: skip
+    with open_run(
+        "search", method.name, out, settings=settings, record=record, common=common, version=method.version, watch=watch
+    ) as run:
+        assert run.folder is not None
+        if run.finished():
+            return result_of(run)
+        began = time.perf_counter()
+        if warm:
+            fitted = train(
+                model, task=task, out=run.folder / "warm", epochs=warm_epochs, lr=warm_lr, common=common, watch=watch
+            )
+            start = fitted["model"]
+            started_from = load(start, data.labels, seed=common.seed, device=common.place(), trained_head=True)
+        encoder = common.encoder(base)
+        batches = Data(
+            data.batches("train", encoder, common.batch_size, common.seed),
+            data.batches("validation", encoder, 2 * common.batch_size, common.seed),
+        )
+        home = run.folder / "tickets"
+        known = {"start": None if start is None else fingerprint((started_from or base).model), "task": data.name}
+        known |= {"objective": objective.name, "max_length": common.max_length}
+        for ticket in method.search((started_from or base).model, base.base, view, batches, objective, run):
+            place = home / str(ticket.origin["wanted"])
+            if not (place / "ticket.json").is_file():
+                home.mkdir(exist_ok=True)
+                dataclasses.replace(ticket, origin={**ticket.origin, **known}).save(place)
+            run.log(event="ticket", name=place.name, sparsity=ticket.sparsity())
+        return settle(
+            run, kind="search", method=method.name, objective=objective.name, granularity=[*granularity],
+            tickets=sorted(str(path.parent) for path in home.glob("*/ticket.json")), resumed=resumptions(run),
+            seconds=round(time.perf_counter() - began, 3),
+        )  # fmt: skip
+
+
+def _plan(
+    method: Search, base: Any, data: Any, objective: Objective, warm_epochs: float, view: Prunable, common: Common
+) -> dict[str, Any]:
+    batches = data.batches("train", common.encoder(base), common.batch_size, common.seed)
+    weights = 4 * cost.parameters_kept(base.model)
+    ticket = len(method.sparsities) * (view.units // 8 + 4096)
+    stages = []
+    if warm_epochs:
+        steps = round_half_up(warm_epochs * len(batches))
+        stages += plan([(f"warm-up {steps} steps", base.model, batches, OBJECTIVES["clean"](), steps, weights)])["stages"]
+    steps = method.steps(len(batches))
+    if steps:
+        stages += plan([(f"{method.name} {steps} steps", base.model, batches, objective, steps, ticket)])["stages"]
+    else:
+        stages.append({"name": method.name, "seconds": 1.0, "bytes": ticket})
+    return planned(stages)
