@@ -79,7 +79,7 @@ def test_every_kind_of_value():
             "p",
         ),
     )
-    assert found == Toy((0.3, 4.0), 7, 2e-5, "best", "5", Path("a/b"), ("x", "y"), "s", ("p",), True)
+    assert found == Toy((0.3, 4.0), 7, 2e-5, "best", "5", Path("a/b"), ("x", "y"), Path("s"), ("p",), True)
     assert read("--no-copy") == Toy()
 
 

@@ -54,7 +54,7 @@ def write(folder, *rows_and_letters):
     for one, letters in rows_and_letters:
         rows.append(json.dumps(one))
         for i, letter in enumerate(letters or ""):
-            line = {"row": one["id"], "example": f"test-{i}", "status": STATUS[letter], "queries": 3}
+            line = {"row": one["id"], "id": f"test-{i}", "status": STATUS[letter], "queries": 3}
             outcomes.append(json.dumps(line))
     (folder / "rows.jsonl").write_text("\n".join(rows) + "\n")
     (folder / "outcomes.jsonl").write_text("".join(f"{line}\n" for line in outcomes))
@@ -104,7 +104,7 @@ def test_rates_intervals_and_differences_by_hand(tmp_path, dense):
 
 def test_the_first_folder_is_the_yardstick(tmp_path, dense):
     (group,) = compare([robust(tmp_path), dense])["tables"]
-    assert group["against"] == 1
+    assert (group["differences"][0]["number"], group["differences"][0]["against"]) == (2, 1)
     assert group["differences"][0]["accuracy_under_attack"]["verdict"] == "lower"
 
 
@@ -128,25 +128,30 @@ def test_clean_and_attack_are_two_tables(tmp_path):
 
 
 def test_seeds_are_paired_and_summed_up(tmp_path):
-    folders = []
-    for name, letters in (("dense", DENSE), ("robust", ROBUST)):
-        pairs = [(row(letters, id=f"s{seed}", seed=seed, method=name), letters) for seed in (0, 1)]
-        folders.append(write(tmp_path / name, *pairs))
+    folders = [
+        write(tmp_path / f"{name}-{seed}", (row(letters, id=f"s{seed}", seed=seed, method=name), letters))
+        for name, letters in (("dense", DENSE), ("robust", ROBUST))
+        for seed in (0, 1)
+    ]
     result = compare(folders)
     (group,) = result["tables"]
-    assert [line["seed"] for line in group["differences"]] == [0, 1]
+    # the yardstick's second seed is in a folder of its own; each difference is between equal seeds
+    assert [(line["number"], line["against"], line["seed"]) for line in group["differences"]] == [
+        (3, 1, 0),
+        (4, 2, 1),
+    ]
     (over,) = group["over_seeds"]
-    assert over["seeds"] == 2
+    assert (over["seeds"], over["numbers"]) == (2, [3, 4])
     assert over["accuracy_under_attack"] == {
         "mean": pytest.approx(0.3),
         "standard_deviation": pytest.approx(0.0),
     }
     assert result["note"].startswith("2 seeds: a look, no claim")
-    assert "over 2 seeds: difference under attack +0.300" in compare_text(result)
+    assert "#3, #4 over 2 seeds: difference under attack +0.300" in compare_text(result)
 
 
 def test_a_seed_without_a_partner_is_named(tmp_path, dense):
-    pairs = [(row(ROBUST, id=f"s{seed}", seed=seed), ROBUST) for seed in (0, 7)]
+    pairs = [(row(ROBUST, id=f"s{seed}", seed=seed, method="random"), ROBUST) for seed in (0, 7)]
     (group,) = compare([dense, write(tmp_path / "two", *pairs)])["tables"]
     assert group["without_pair"] == ["two seed 7"]
     assert len(group["differences"]) == 1
@@ -215,7 +220,8 @@ def test_text_fits_100_columns_and_says_everything(tmp_path, dense):
     for part in (
         "toy, split test, attack deepwordbug, 20 examples",
         "0.400 [0.219, 0.613]",
-        "against #1, paired over the same examples:",
+        "differences, paired over the same examples:",
+        "| 2 - 1 |",
         "+0.300 [+0.100, +0.500]",
         "higher",
         "0.0312",

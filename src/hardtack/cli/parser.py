@@ -151,14 +151,13 @@ def one_of(what: str, names: Iterable[str]) -> Callable[[str], str]:
 
 
 def _plain_type(annotation: Any) -> tuple[Any, bool]:
-    """Strip `| None`, `tuple[..., ...]` and `Sequence[...]` off a type: what one value is, and if it repeats."""
+    """Strip `| None`, `tuple[..., ...]`, `Sequence[...]` off a type: what one value is, and if it repeats."""
     if isinstance(annotation, types.UnionType) or typing.get_origin(annotation) is typing.Union:
-        # Of `str | Path | Mapping` a flag holds the first that can be typed.
-        held = [
-            part for part in typing.get_args(annotation) if _is_plain(part) or _repeated(part) is not None
-        ]
+        # Of `str | Path | Mapping` a flag holds what can be typed, and says PATH where that is one.
+        parts = typing.get_args(annotation)
+        held = [part for part in parts if _is_plain(part) or _repeated(part) is not None]
         if held:
-            return _plain_type(held[0])
+            return _plain_type(Path if Path in held else held[0])
     if (one := _repeated(annotation)) is not None:
         return _plain_type(one)[0], True
     if _is_plain(annotation):

@@ -21,7 +21,14 @@ from hardtack.stats import mcnemar, paired_difference, verdict
 CLAIM_SEEDS = 5  # what the protocol asks for before anything is called a claim
 GROUP = ("task", "split", "attack", "shifted_from")
 MEASURES = {"clean_accuracy": ("held", "fell"), "accuracy_under_attack": ("held",)}  # and what counts as good
-WHAT = ("method", "objective", "granularity", "sparsity")  # rows that agree in these are repeats over seeds
+WHAT = (
+    "method",
+    "objective",
+    "epochs",
+    "epoch_rule",
+    "granularity",
+    "sparsity",
+)  # equal in repeats over seeds
 RUN = ("folder", *WHAT, "model", "ticket", "seed")
 RATES = ("clean_accuracy", "accuracy_under_attack", "attack_success_rate", "mean_queries")
 SHOWN = ("id", *WHAT, "model", "ticket", "seed", "examples", *RATES, "flags")
@@ -44,6 +51,12 @@ class Entry:
     def run(self) -> tuple[Any, ...]:
         """Return what was measured: the folder, and what its row says about the model."""
         return (self.folder, *(_hashable(self.row.get(name)) for name in RUN[1:]))
+
+    @property
+    def what(self) -> tuple[Any, ...]:
+        """Return what repeats over seeds have in common."""
+        known = tuple(_hashable(self.row.get(name)) for name in WHAT)
+        return known if self.row.get("method") else (*known, self.row.get("model"))
 
     @property
     def seed(self) -> Any:
@@ -116,11 +129,20 @@ def _entries(name: str, folder: Path) -> list[Entry]:
 def _compare_group(members: Sequence[Entry], numbers: Mapping[tuple[Any, ...], int], seed: int) -> Row:
     _refuse_if_unlike(members)
     yardstick = members[0]
-    repeats = [m for m in members if m.folder == yardstick.folder and _what(m.row) == _what(yardstick.row)]
-    by_seed = {m.seed: m for m in repeats}
+    by_seed: dict[Any, Entry] = {}
+    for member in members:  # the yardstick's repeats with other seeds may lie in folders of their own
+        if member.what == yardstick.what:
+            by_seed.setdefault(member.seed, member)
     lines = [{"number": numbers[m.run], **_line(m)} for m in members]
-    differences = [
-        {"number": numbers[m.run], **_difference(m, by_seed[m.seed], seed)}
+    pairs = [
+        (
+            m,
+            {
+                "number": numbers[m.run],
+                "against": numbers[by_seed[m.seed].run],
+                **_difference(m, by_seed[m.seed], seed),
+            },
+        )
         for m in members
         if m.row.get("attack") and m.seed in by_seed and m is not by_seed[m.seed]
     ]
@@ -130,10 +152,9 @@ def _compare_group(members: Sequence[Entry], numbers: Mapping[tuple[Any, ...], i
         "examples": yardstick.row.get("examples"),
         "data_fingerprint": yardstick.row.get("data_fingerprint"),
         "attack_settings": yardstick.row.get("attack_settings"),
-        "against": numbers[yardstick.run],
         "rows": lines,
-        "differences": differences,
-        "over_seeds": _over_seeds(differences),
+        "differences": [difference for _, difference in pairs],
+        "over_seeds": _over_seeds(pairs),
         "without_pair": [f"{m.folder} seed {m.seed}" for m in members if m.seed not in by_seed],
     }
 
@@ -186,7 +207,7 @@ def _difference(entry: Entry, yardstick: Entry, seed: int) -> Row:
         "method": entry.row.get("method"),
         "seed": entry.seed,
     }
-    found |= {"against": yardstick.row["id"], "examples": len(ids)}
+    found |= {"against_id": yardstick.row["id"], "examples": len(ids)}
     for name, good in MEASURES.items():
         mine, theirs = (
             np.array([one.outcomes[i]["status"] in good for i in ids], dtype=float)
@@ -203,24 +224,20 @@ def _difference(entry: Entry, yardstick: Entry, seed: int) -> Row:
     return found
 
 
-def _over_seeds(differences: Iterable[Row]) -> list[Row]:
-    """Mean and standard deviation of each folder's differences, where it has several seeds."""
-    by_folder: dict[tuple[str, Any], list[Row]] = {}
-    for line in differences:
-        by_folder.setdefault((line["folder"], line["method"]), []).append(line)
+def _over_seeds(pairs: Iterable[tuple[Entry, Row]]) -> list[Row]:
+    """Mean and standard deviation of the differences of what was measured with several seeds."""
+    repeats: dict[tuple[Any, ...], list[tuple[Entry, Row]]] = {}
+    for entry, difference in pairs:
+        repeats.setdefault(entry.what, []).append((entry, difference))
     found = []
-    for (folder, method), lines in by_folder.items():
-        if len(lines) > 1:
-            entry: Row = {"folder": folder, "method": method, "seeds": len(lines)}
+    for same in repeats.values():
+        if len({entry.seed for entry, _ in same}) > 1:
+            line: Row = {"numbers": [difference["number"] for _, difference in same], "seeds": len(same)}
             for name in MEASURES:
-                values = np.array([line[name]["difference"] for line in lines])
-                entry[name] = {"mean": float(values.mean()), "standard_deviation": float(values.std(ddof=1))}
-            found.append(entry)
+                values = np.array([difference[name]["difference"] for _, difference in same])
+                line[name] = {"mean": float(values.mean()), "standard_deviation": float(values.std(ddof=1))}
+            found.append(line)
     return found
-
-
-def _what(row: Row) -> tuple[Any, ...]:
-    return tuple(_hashable(row.get(name)) for name in WHAT)
 
 
 def _hashable(value: Any) -> Any:
@@ -245,19 +262,18 @@ def compare_text(result: Row) -> str:
         blocks += [f"{group['title']}, {group['examples']} examples:", _rows_table(group)]
         if group["differences"]:
             blocks += [
-                f"against #{group['against']}, paired over the same examples:",
+                "differences, paired over the same examples:",
                 _differences_table(group),
             ]
         for line in group["over_seeds"]:
             one = line["accuracy_under_attack"]
+            numbers = ", ".join(f"#{number}" for number in line["numbers"])
             blocks.append(
-                f"{line['folder']} ({line['method']}) over {line['seeds']} seeds: difference under attack "
+                f"{numbers} over {line['seeds']} seeds: difference under attack "
                 f"{one['mean']:+.3f}, standard deviation {one['standard_deviation']:.3f}"
             )
         if group["without_pair"]:
-            blocks.append(
-                f"no row of the same seed beside #{group['against']}: {', '.join(group['without_pair'])}"
-            )
+            blocks.append(f"no partner of the same seed: {', '.join(group['without_pair'])}")
     if result["not_compared"]:
         blocks.append("not compared: " + "; ".join(result["not_compared"]))
     return "\n\n".join([*blocks, result["note"]])
@@ -297,13 +313,12 @@ def _rows_table(group: Row) -> str:
 
 
 def _differences_table(group: Row) -> str:
-    head = ("#", "folder", "measure", "difference [95%]", "verdict", "McNemar p")
+    head = ("pair", "folder", "measure", "difference [95%]", "verdict", "McNemar")
     rows = []
     for line in group["differences"]:
+        pair = f"{line['number']} - {line['against']}"
         for measure, name in (("under attack", "accuracy_under_attack"), ("clean", "clean_accuracy")):
             one = line[name]
             size = signed_text(one["difference"], one["low"], one["high"])
-            rows.append(
-                (line["number"], line["folder"], measure, size, one["verdict"], f"{one['mcnemar_p']:.3g}")
-            )
-    return table(head, rows, right=(0, 3, 5))
+            rows.append((pair, line["folder"], measure, size, one["verdict"], f"{one['mcnemar_p']:.3g}"))
+    return table(head, rows, right=(3, 5))

@@ -35,7 +35,7 @@ def read_outcomes(folder: Path) -> dict[str, dict[str, Row]]:
     found: dict[str, dict[str, Row]] = {}
     for file in _files(folder, "outcomes.jsonl"):
         for line in _lines(file):
-            found.setdefault(line["row"], {})[line["example"]] = line
+            found.setdefault(line["row"], {})[line["id"]] = line
     return found
 
 
