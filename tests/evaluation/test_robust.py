@@ -217,7 +217,7 @@ def test_a_damaged_byte_costs_only_what_follows_it(toys, tmp_path_factory, recor
         assert 0 < victim.forwards.batches <= batches
 
 
-def test_answers_of_another_attack_are_discarded(toys, tmp_path_factory, recorded):
+def test_answers_of_another_attack_are_not_used(toys, tmp_path_factory, recorded):
     _, name, whole, _ = recorded
     for change in (
         {"seed": 6},
@@ -274,12 +274,13 @@ def test_interrupted_by_the_user_then_resumed(toys, tmp_path, fail_at):
     assert later.rows_seen == calm.rows_seen  # what flags ask about is the same after a resume
 
 
-def test_rows_of_one_run_have_files_of_their_own(toys, tmp_path):
+def test_rows_and_settings_have_files_of_their_own(toys, tmp_path):
     run = Run("r", 0, tmp_path)
     for row in ("dense", "ticket"):
         attack_all(DeepWordBug(), some(3), toys.bag(WEIGHTS), run, row=row)
-    names = {path.name for path in (tmp_path / "scratch").iterdir()}
-    assert names == {"attack-deepwordbug-dense.answers", "attack-deepwordbug-ticket.answers"}
+    attack_all(DeepWordBug(query_limit=3), some(3), toys.bag(WEIGHTS), run, row="ticket")
+    names = [path.name.rsplit("-", 1)[0] for path in (tmp_path / "scratch").iterdir()]
+    assert sorted(names) == ["attack-deepwordbug-dense"] + ["attack-deepwordbug-ticket"] * 2
 
 
 def test_attacks_see_logits_rounded_to_a_ten_thousandth(toys):

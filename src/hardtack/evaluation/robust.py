@@ -99,7 +99,7 @@ def attack_all(
     outcomes: dict[int, Outcome] = {}
     waiting = iter(enumerate(examples))
     live: list[_Live] = []
-    with Answers(_path(run, label), binding, victim.classes) as answers:
+    with Answers(_path(run, label, binding), binding, victim.classes) as answers:
         try:
             run.tick(label, 0, len(examples))
             while True:
@@ -201,6 +201,8 @@ def _binding(
     return digest.digest()
 
 
-def _path(run: Run, label: str) -> Path | None:
+def _path(run: Run, label: str, binding: bytes) -> Path | None:
+    # The digest keeps two settings of one attack apart, so that neither discards the other's answers.
     scratch = run.scratch
-    return None if scratch is None else scratch / (label.replace("/", "-") + ".answers")
+    name = f"{label.replace('/', '-')}-{binding.hex()[:8]}.answers"
+    return None if scratch is None else scratch / name
