@@ -1,11 +1,11 @@
-"""The one exception that means "the input is wrong or the run cannot go on": one line, no traceback for the user."""
+"""The one exception that means "the input is wrong or the run cannot go on": one line, no traceback."""
 
 import difflib
 from collections.abc import Iterable
 
 
 class InputError(ValueError):
-    """Says in one line which value is wrong and what is allowed; the command line turns it into exit status 2."""
+    """Says in one line which value is wrong and what is allowed; the command line exits with status 2."""
 
 
 def nearest(name: str, allowed: Iterable[str]) -> str:

@@ -1,7 +1,8 @@
 """The table of model families: where attention heads, feed-forward neurons and their matrices live in each.
 
-All knowledge of module names is data here. Names are relative to the base model (`model.base_model` in transformers), so the
-same entry serves a bare encoder and one with any head. A family that is not listed still works at weight granularity.
+All knowledge of module names is data here. Names are relative to the base model (`model.base_model` in
+transformers), so the same entry serves a bare encoder and one with any head. A family that is not listed
+still works at weight granularity.
 """
 
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ class Part(NamedTuple):
 
 @dataclass(frozen=True)
 class Family:
-    """Where one architecture keeps what may be pruned; module names are relative to a layer unless said otherwise."""
+    """Where one architecture keeps what may be pruned; module names are relative to a layer by default."""
 
     layers: str
     """Path of the layers under the base model; `*` stands for each index."""

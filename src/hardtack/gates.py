@@ -1,6 +1,7 @@
 """Trainable masks: gates beside a plain model, and the context in which its weights become gate * weight.
 
-Source: Louizos et al. 2018 (hard-concrete distribution); constants and equations as in Zheng et al. 2022, eq. 1-5.
+Source: Louizos et al. 2018 (hard-concrete distribution); constants and equations as in Zheng et al. 2022
+(eq. 1-5).
 """
 
 import math
@@ -21,7 +22,8 @@ EDGE = 1e-4
 class HardConcreteGates:
     """One hard-concrete gate for each prunable unit.
 
-    A gate is sampled in training mode and deterministic in evaluation mode. `scores[site]` holds log alpha, float32 [units].
+    A gate is sampled in training mode and deterministic in evaluation mode. `scores[site]` holds log alpha,
+    float32 [units].
 
     Args:
         view: the units to gate.
@@ -43,7 +45,7 @@ class HardConcreteGates:
         return list(self.scores.values())
 
     def sampled(self) -> dict[str, Tensor]:
-        """Draw a gate for each unit, eq. 1-3, with noise from `stream` (set it to a keyed stream for each step)."""
+        """Draw a gate for each unit (eq. 1-3); `stream`, set for each step, gives the noise."""
         gates = {}
         for name, score in self.scores.items():
             noise = torch.rand(score.shape, generator=self.stream).to(score.device)
@@ -58,8 +60,8 @@ class HardConcreteGates:
         """Return the expected share of gates that are not zero (eq. 4), a scalar in (0, 1) with gradient.
 
         Args:
-            mean_of: "sites" averages each site first and then the sites (what the released code does: a gate of a small
-                matrix weighs more); "gates" averages all gates, as eq. 4 is written.
+            mean_of: "sites" averages each site first and then the sites (what the released code does: a gate
+                of a small matrix weighs more); "gates" averages all gates, as eq. 4 is written.
         """
         shift = BETA * math.log(-GAMMA / ZETA)
         if mean_of == "gates":
@@ -67,12 +69,12 @@ class HardConcreteGates:
         return torch.stack([torch.sigmoid(score - shift).mean() for score in self.parameters()]).mean()
 
     def log_odds(self) -> dict[str, Tensor]:
-        """Return the scores for ranking: log alpha itself, because sigmoid saturates in float32 and makes ties."""
+        """Return log alpha for ranking, not its sigmoid, which saturates in float32 and makes ties."""
         return {name: score.detach().clone() for name, score in self.scores.items()}
 
 
 class _HardConcrete(torch.autograd.Function):
-    """clip(sigmoid((noise + log alpha) / beta) * (zeta - gamma) + gamma, 0, 1), keeping one tensor for the backward."""
+    """clip(sigmoid((noise + log alpha) / beta) * (zeta - gamma) + gamma, 0, 1), keeping one tensor."""
 
     @staticmethod
     def forward(ctx, score: Tensor, noise: Tensor) -> Tensor:  # type: ignore[override]
@@ -101,9 +103,10 @@ def _stretch(soft: Tensor) -> Tensor:
 def gated(model: nn.Module, gates: HardConcreteGates) -> Iterator[None]:
     """Multiply the model's weights by gates inside the block; undo it bit for bit on exit.
 
-    The gates are drawn once for each forward of the whole model, in a pre-hook, and the modules read the stored product: a
-    layer that is used several times (ALBERT), a weight read twice in a forward and a re-computed activation see one draw.
-    All weights are frozen meanwhile, so that only the scores receive gradients.
+    The gates are drawn once for each forward of the whole model, in a pre-hook, and the modules read the
+    stored product: a layer that is used several times (ALBERT), a weight read twice in a forward and a
+    re-computed activation see one draw. All weights are frozen meanwhile, so that only the scores receive
+    gradients.
     """
     tensors = gates.view.tensors(model)
     wanted = {id(parameter): name for name, parameter in tensors.items() if name in _gated_names(gates.view)}
@@ -145,4 +148,3 @@ def gated(model: nn.Module, gates: HardConcreteGates) -> Iterator[None]:
 
 def _gated_names(view: Prunable) -> set[str]:
     return {site.exit.param for site in view.sites}
-

@@ -17,7 +17,7 @@ from hardtack.ticket import Base
 
 @dataclass(frozen=True)
 class Loaded:
-    """A classifier ready to use: plain transformers model, its tokenizer, what it is, and whether its head is untrained."""
+    """A classifier ready to use: model, tokenizer, what it is, and whether its head is untrained."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
@@ -40,8 +40,8 @@ def load(
 ) -> Loaded:
     """Load a sequence classifier from a hub id, a local folder or a run folder.
 
-    Tensors that the checkpoint lacks, or has in another size (the head of another task), are drawn from the keyed stream
-    `head`, not from the loader's; so equal seeds give equal heads on any machine.
+    Tensors that the checkpoint lacks, or has in another size (the head of another task), are drawn from the
+    keyed stream `head`, not from the loader's; so equal seeds give equal heads on any machine.
 
     Args:
         name: hub id or folder.
@@ -76,7 +76,9 @@ def load(
     prefix = _prefix(model)
     head = [key for key in fresh if not key.startswith(prefix)] if prefix else fresh
     if head and trained_head:
-        raise InputError(f"{name} has no trained head for {config.num_labels} classes ({', '.join(head)}); train it first")
+        raise InputError(
+            f"{name} has no trained head for {config.num_labels} classes ({', '.join(head)}); train it first"
+        )
     _draw_fresh_(model, fresh, seed)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -84,18 +86,24 @@ def load(
         model.config.pad_token_id = tokenizer.pad_token_id
     inner = [key.removeprefix(prefix) for key in fresh if prefix and key.startswith(prefix)]
     base = Base.of(
-        model, name, revision=getattr(config, "_commit_hash", None), head_seed=seed if fresh else None, fresh=inner
+        model,
+        name,
+        revision=getattr(config, "_commit_hash", None),
+        head_seed=seed if fresh else None,
+        fresh=inner,
     )
     return Loaded(model.to(device).eval(), tokenizer, base, bool(head))  # type: ignore[arg-type]
 
 
-def _config(place: str, name: str):  # noqa: ANN202 - a transformers config of any family
+def _config(place: str, name: str):  # a transformers config of any family
     if Path(place).exists() and not (Path(place) / "config.json").is_file():
         raise InputError(f"{name} is no model: it has no config.json")
     try:
         return AutoConfig.from_pretrained(place)
     except (OSError, ValueError, KeyError, json.JSONDecodeError) as error:
-        raise InputError(f"{name} is no model folder and no model id that can be reached: {_one_line(error)}") from None
+        raise InputError(
+            f"{name} is no model folder and no model id that can be reached: {_one_line(error)}"
+        ) from None
 
 
 def _one_line(error: Exception) -> str:
@@ -109,7 +117,7 @@ def _prefix(model: nn.Module) -> str:
 
 @torch.no_grad()
 def _draw_fresh_(model: nn.Module, names: list[str], seed: int) -> None:
-    """Initialise tensors as transformers does (normal weights, zero biases, unit norms), each from its own stream."""
+    """Draw each tensor from its own stream: normal weights, zero biases, unit norms, as transformers does."""
     spread = float(getattr(getattr(model, "config", None), "initializer_range", 0.02))
     for name in names:
         parameter = model.get_parameter(name)

@@ -1,7 +1,8 @@
 """Perturbations of embeddings: pure tensor functions shared by adversarial training and attacks.
 
-Tensors are [N, L, D] (example, token, dimension) with a token mask [N, L] (True = real token). Norms are Frobenius norms
-over all tokens of one sentence, as in FreeLB (Zhu et al. 2020) and in the robust-ticket paper (Zheng et al. 2022, eq. 6-8).
+Tensors are [N, L, D] (example, token, dimension) with a token mask [N, L] (True = real token). Norms are
+Frobenius norms over all tokens of one sentence, as in FreeLB (Zhu et al. 2020) and in the robust-ticket paper
+(Zheng et al. 2022, eq. 6-8).
 """
 
 from collections.abc import Callable, Iterator
@@ -16,8 +17,8 @@ def random_start(
 ) -> Tensor:
     """Draw delta ~ U(-1, 1) * size / sqrt(length * width) for each example, zero on padding.
 
-    Each example has a stream of its own (keyed by its id), so its start depends neither on the other examples of the batch
-    nor on how long the batch is padded. The expected norm is near size / sqrt(3).
+    Each example has a stream of its own (keyed by its id), so its start depends neither on the other examples
+    of the batch nor on how long the batch is padded. The expected norm is near size / sqrt(3).
 
     Args:
         tokens: bool [N, L], True at real tokens.
@@ -56,8 +57,8 @@ def project(delta: Tensor, radius: float) -> Tensor:
 def added_to_embeddings(model: nn.Module, delta: Tensor) -> Iterator[None]:
     """Add `delta` to the word-embedding lookup of every forward inside the block.
 
-    A hook on the lookup, not `inputs_embeds`: the model still sees its input ids, so token types, padding, position ids (which
-    some families derive from the ids) and a decoder's last-token pooling stay right.
+    A hook on the lookup, not `inputs_embeds`: the model still sees its input ids, so token types, padding,
+    position ids (which some families derive from the ids) and a decoder's last-token pooling stay right.
     """
     lookup: nn.Module = model.get_input_embeddings()  # type: ignore[operator]
     handle = lookup.register_forward_hook(lambda module, inputs, output: output + delta.to(output.dtype))

@@ -1,8 +1,8 @@
-"""What may go: the prunable units of one model as index sets, so that nothing above this file knows an architecture.
+"""What may go: the prunable units of one model as index sets; nothing above this file knows architectures.
 
-A *site* is a group of units of one kind (the weights of one matrix, the heads of one layer, the neurons of one feed-forward
-block). A *slice* says which positions of one tensor belong to each unit. Names are relative to the base model, so a ticket
-found on a classifier fits the bare encoder too.
+A *site* is a group of units of one kind (the weights of one matrix, the heads of one layer, the neurons of
+one feed-forward block). A *slice* says which positions of one tensor belong to each unit. Names are relative
+to the base model, so a ticket found on a classifier fits the bare encoder too.
 """
 
 import fnmatch
@@ -24,16 +24,17 @@ KINDS = ("weight", "head", "neuron", "channel")
 class Slice(NamedTuple):
     """The positions of each unit along one dimension of one tensor.
 
-    `index` is int64 [units, width]; None means that every element is a unit, and `dim` is then the inputs' dimension.
+    `index` is int64 [units, width]; None means that every element is a unit, and `dim` is then the inputs'
+    dimension.
     """
 
     param: str
     dim: int
-    index: Tensor | None
+    index: Tensor | None  # pyright: ignore[reportIncompatibleMethodOverride] - of tuple, which nobody calls
 
 
 class Site(NamedTuple):
-    """A group of prunable units; `exit` is the slice through which the units' output leaves (a linear map's inputs)."""
+    """A group of prunable units; their output leaves through `exit`, the inputs of a linear map."""
 
     name: str
     kind: str
@@ -71,13 +72,14 @@ class Prunable:
         """List what may be removed from `model`.
 
         Args:
-            model: any module; families of the table know heads and neurons, others only weights (every linear or
-                convolution weight under the base model).
+            model: any module; families of the table know heads and neurons, others only weights (every linear
+                or convolution weight under the base model).
             granularity: one or more of "weight", "head", "neuron", "channel".
             keep_whole: shell-style patterns of site names to leave out, e.g. "pooler*".
 
         Raises:
-            InputError: for an unknown kind, a kind that this family has not, or when nothing is left to prune.
+            InputError: for an unknown kind, a kind that this family has not, or when nothing is left to
+                prune.
         """
         kinds, patterns = tuple(granularity), tuple(keep_whole)
         base = base_of(model)
@@ -108,12 +110,18 @@ class Prunable:
         return sum(site.units for site in self.sites)
 
     def tensors(self, model: nn.Module) -> dict[str, nn.Parameter]:
-        """Return the parameters of `model` that the sites touch, by name; raises InputError where one is missing."""
+        """Return the parameters of `model` that the sites touch, by name.
+
+        Raises:
+            InputError: when one is missing or has another shape.
+        """
         found = dict(base_of(model).named_parameters())
         for name, shape in self.shapes.items():
             if name not in found or found[name].shape != shape:
                 got = tuple(found[name].shape) if name in found else "no such tensor"
-                raise InputError(f"{type(model).__name__} does not fit: {name} should be {tuple(shape)}, is {got}")
+                raise InputError(
+                    f"{type(model).__name__} does not fit: {name} should be {tuple(shape)}, is {got}"
+                )
         return {name: found[name] for name in self.shapes}
 
     def spread(self, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -135,8 +143,8 @@ class Prunable:
     def factors(self, coefficients: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Turn per-unit coefficients into a factor for each tensor they act on, differentiably.
 
-        A unit's coefficient multiplies the tensor at its exit: scaling those columns equals scaling the unit's output,
-        because what follows is linear. Factors broadcast against their tensor.
+        A unit's coefficient multiplies the tensor at its exit: scaling those columns equals scaling the
+        unit's output, because what follows is linear. Factors broadcast against their tensor.
         """
         out: dict[str, Tensor] = {}
         for site in self.sites:
@@ -160,7 +168,11 @@ class Prunable:
                 continue
             total = torch.zeros(site.units)
             for param, dim, index in site.slices:
-                along = values[param].movedim(dim, 0).flatten(1).sum(1) if values[param].dim() > 1 else values[param]
+                along = (
+                    values[param].movedim(dim, 0).flatten(1).sum(1)
+                    if values[param].dim() > 1
+                    else values[param]
+                )
                 assert index is not None
                 total += along[index].sum(1)
             out[site.name] = total
@@ -185,9 +197,16 @@ def _elements(base: nn.Module, name: str, inputs: int = 1) -> Site:
 def _weights(base: nn.Module, family: Family | None) -> list[Site]:
     if family is None:
         kinds = (nn.Linear, nn.Conv1d, nn.Conv2d, Conv1D)
-        found = [(f"{name}.weight", module) for name, module in base.named_modules() if isinstance(module, kinds)]
-        return [_elements(base, name.removeprefix("."), int(not isinstance(module, Conv1D))) for name, module in found]
-    modules = dict.fromkeys((family.query.module, family.key.module, family.value.module, family.attention_out))
+        found = [
+            (f"{name}.weight", module) for name, module in base.named_modules() if isinstance(module, kinds)
+        ]
+        return [
+            _elements(base, name.removeprefix("."), int(not isinstance(module, Conv1D)))
+            for name, module in found
+        ]
+    modules = dict.fromkeys(
+        (family.query.module, family.key.module, family.value.module, family.attention_out)
+    )
     inner = (*modules, *family.ffn_in, family.ffn_out)
     names = [f"{layer}.{module}.weight" for layer in _layers(base, family) for module in inner]
     held = {name for name, _ in base.named_parameters()}
@@ -213,7 +232,9 @@ def _heads(base: nn.Module, family: Family) -> list[Site]:
         index = torch.arange(width).view(heads, width // heads)
         slices: list[Slice] = []
         for part in (family.query, family.key, family.value):
-            slices += _outputs(base, f"{layer}.{part.module}", index + _offset(base, layer, part, family), family.transposed)
+            slices += _outputs(
+                base, f"{layer}.{part.module}", index + _offset(base, layer, part, family), family.transposed
+            )
         leaving = Slice(out_name, entry, index)
         sites.append(Site(f"{layer}.heads", "head", heads, (*slices, leaving), leaving))
     return sites
@@ -237,4 +258,3 @@ def _neurons(base: nn.Module, family: Family) -> list[Site]:
         leaving = Slice(out_name, entry, index)
         sites.append(Site(f"{layer}.neurons", "neuron", width, (*slices, leaving), leaving))
     return sites
-

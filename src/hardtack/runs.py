@@ -1,4 +1,4 @@
-"""Runs: hash-named result folders with locks and atomic writes, and random streams that are functions of their keys."""
+"""Runs: hash-named result folders with locks and atomic writes, and random streams that follow from keys."""
 
 import hashlib
 import importlib.metadata
@@ -33,12 +33,12 @@ def key(seed: int, label: str, step: int = 0, example: str | int | None = None) 
 
 
 def generator(seed: int, label: str, step: int = 0, example: str | int | None = None) -> torch.Generator:
-    """Return the random stream of (seed, label, step, example): the same in every process and after every resume."""
+    """Return the random stream of (seed, label, step, example): the same in every process and resume."""
     return torch.Generator().manual_seed(key(seed, label, step, example))
 
 
 def write_atomic(path: Path, data: bytes | str) -> None:
-    """Write a file so that a reader sees the old content or the new, never a part, whatever kills the process."""
+    """Write a file so that a reader sees the old content or the new, never a part, even after a kill."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with open(temporary, "wb") as stream:
@@ -67,10 +67,13 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Json]]:
     """Read what `save_tensors` wrote."""
     with safe_open(path, framework="pt") as stream:
         metadata = json.loads((stream.metadata() or {}).get("json", "{}"))
-        return {name: stream.get_tensor(name) for name in stream.keys()}, metadata
+        names = list(stream.keys())
+        return {name: stream.get_tensor(name) for name in names}, metadata
 
 
-def identify(kind: str, method: str, *, version: int, settings: Mapping[str, Json], parent: str | None, seed: int) -> str:
+def identify(
+    kind: str, method: str, *, version: int, settings: Mapping[str, Json], parent: str | None, seed: int
+) -> str:
     """Name a run by what produces it, e.g. "search-hard_concrete-3f9a1c07/seed-0".
 
     Args:
@@ -79,6 +82,7 @@ def identify(kind: str, method: str, *, version: int, settings: Mapping[str, Jso
         version: the method's version, raised when a fix changes its results.
         settings: the fields that differ from their defaults (so that a new field keeps old names).
         parent: id of the run that this one reads, if any.
+        seed: base of the run's random streams; repeats stand side by side.
     """
     content = [FORMAT, kind, method, version, settings, parent]
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
@@ -105,8 +109,8 @@ def commit() -> str | None:
 class Run:
     """A place to write, handed in from above.
 
-    A folder holds `recipe.json`, `log.jsonl`, results, `scratch/` while it is under way, and last of all `DONE`. The lock is
-    the operating system's: it goes with the process, however that ends.
+    A folder holds `recipe.json`, `log.jsonl`, results, `scratch/` while it is under way, and last of all
+    `DONE`. The lock is the operating system's: it goes with the process, however that ends.
 
     Attributes:
         id: the name derived from what produces the run.
@@ -155,15 +159,21 @@ class Run:
         record = folder / "recipe.json"
         owner = json.loads(record.read_text()).get("id") if record.exists() else None
         if owner is None and folder.exists() and any(p.name != ".lock" for p in folder.iterdir()):
-            raise InputError(f"--out {folder} holds files that are not a run's; allowed: a new or empty folder")
+            raise InputError(
+                f"--out {folder} holds files that are not a run's; allowed: a new or empty folder"
+            )
         if owner not in (None, id):
-            raise InputError(f"--out {folder} holds another run ({owner}, this one is {id}); choose another folder")
+            raise InputError(
+                f"--out {folder} holds another run ({owner}, this one is {id}); choose another folder"
+            )
         folder.mkdir(parents=True, exist_ok=True)
         lock = filelock.FileLock(folder / ".lock")
         try:
             lock.acquire(timeout=0)
         except filelock.Timeout:
-            raise InputError(f"--out {folder} is in use by another process; wait for it or choose another") from None
+            raise InputError(
+                f"--out {folder} is in use by another process; wait for it or choose another"
+            ) from None
         run = cls(id, seed, folder, parent, dict(recipe), watch, save_seconds, "", lock)
         if owner is None:
             facts = {"id": id, "parent": parent, "seed": seed, "versions": versions(), "commit": commit()}
@@ -182,7 +192,7 @@ class Run:
         self.close()
 
     def part(self, label: str) -> "Run":
-        """Return a view of this run for one of its parts: its own streams and scratch, the same folder and log."""
+        """Return a view of this run for one part of it: own streams and scratch, same folder and log."""
         part = Run(self.id, self.seed, self.folder, self.parent, self.recipe, self.watch, self.save_seconds)
         part.prefix = f"{self.prefix}{label}/"
         return part
@@ -217,7 +227,7 @@ class Run:
         return path.stat().st_size if path is not None and path.exists() else 0
 
     def cut_log(self, size: int) -> float:
-        """Cut the log back to `size` bytes and return the seconds of work that the lines cut off stand for."""
+        """Cut the log back to `size` bytes and return the seconds of work that the lost lines stand for."""
         path = self.folder / "log.jsonl" if self.folder else None
         if path is None or not path.exists() or path.stat().st_size <= size:
             return 0.0

@@ -7,7 +7,9 @@ from typing import Protocol
 class Schedule(Protocol):
     """Maps progress in [0, 1] to a number."""
 
-    def __call__(self, progress: float) -> float: ...
+    def __call__(self, progress: float) -> float:
+        """Return the number at this progress."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -17,6 +19,7 @@ class Constant:
     value: float
 
     def __call__(self, progress: float) -> float:
+        """Return the value."""
         return self.value
 
 
@@ -33,6 +36,7 @@ class Ramp:
     finish: float = 1.0
 
     def __call__(self, progress: float) -> float:
+        """Return the point of the ramp at this progress."""
         if progress < self.begin:
             return self.start
         if progress >= self.finish:
@@ -52,6 +56,7 @@ class WarmupDecay:
     warmup: float = 0.1
 
     def __call__(self, progress: float) -> float:
+        """Return the point of the rise or fall at this progress."""
         if progress < self.warmup:
             return self.peak * progress / self.warmup
         if self.warmup >= 1.0:

@@ -1,4 +1,4 @@
-"""From scores to masks: exact counts over the whole model, each site, each row or each bank; ties by position.
+"""From scores to masks: exact counts over the model, each site, each row or each bank; ties by position.
 
 Among equal scores the later position goes first, so the first positions are kept. Counts are round-half-up of
 sparsity * units, never the result of a `>` threshold.
@@ -46,7 +46,9 @@ class Sparsity:
         if "=" in words:
             pairs = tuple((kind.strip(), _fraction(value, words)) for kind, _, value in _pairs(words))
             if unknown := [kind for kind, _ in pairs if kind not in KINDS]:
-                raise InputError(f"sparsity {words!r}: kind {unknown[0]!r} does not exist; allowed: {', '.join(KINDS)}")
+                raise InputError(
+                    f"sparsity {words!r}: kind {unknown[0]!r} does not exist; allowed: {', '.join(KINDS)}"
+                )
             return cls(per_kind=tuple(sorted(pairs)))
         return cls(fraction=_fraction(words, words))
 
@@ -76,7 +78,8 @@ def _fraction(value: str, whole: str) -> float:
         number = math.nan
     if not 0 <= number < 1:
         raise InputError(
-            f"sparsity {whole!r}: {value!r} is not a fraction; allowed: 0 <= sparsity < 1, head=0.2,neuron=0.4, 2:4, learned"
+            f"sparsity {whole!r}: {value!r} is not a fraction; "
+            "allowed: 0 <= sparsity < 1, head=0.2,neuron=0.4, 2:4, learned"
         )
     return number
 
@@ -110,15 +113,17 @@ def round_half_up(number: float) -> int:
     return math.floor(number + 0.5 + 1e-9)
 
 
-def draw(view: Prunable, scores: Mapping[str, Tensor], sparsity: Sparsity, scope: str = "global") -> dict[str, Tensor]:
+def draw(
+    view: Prunable, scores: Mapping[str, Tensor], sparsity: Sparsity, scope: str = "global"
+) -> dict[str, Tensor]:
     """Draw masks that remove exactly the wanted number of lowest-scored units.
 
     Args:
         view: the units.
         scores: site -> float [units].
         sparsity: a fraction (of each kind apart), a fraction per kind, or banks n:m.
-        scope: "global" ranks all units of a kind together (heads and neurons keep at least one a site), "site" removes the
-            same fraction of each site, "row" of each row of a weight matrix.
+        scope: "global" ranks all units of a kind together (heads and neurons keep at least one a site),
+            "site" removes the same fraction of each site, "row" of each row of a weight matrix.
 
     Raises:
         InputError: when a site would be emptied, a scope does not fit, or a bank does not divide the rows.
@@ -126,18 +131,27 @@ def draw(view: Prunable, scores: Mapping[str, Tensor], sparsity: Sparsity, scope
     if scope not in SCOPES:
         raise InputError(f"scope {scope!r} does not exist; allowed: {', '.join(SCOPES)}")
     if sparsity.learned:
-        raise InputError("sparsity 'learned' is for methods that close units by themselves; allowed here: a fraction or n:m")
+        raise InputError(
+            "sparsity 'learned' is for methods that close units themselves; allowed here: a fraction or n:m"
+        )
     masks: dict[str, Tensor] = {}
     for kind in view.granularity:
         sites = [site.name for site in view.sites if site.kind == kind]
         if sparsity.banks:
-            masks |= {name: _banks(_by_row(view, name, scores), *sparsity.banks, name, kind) for name in sites}
+            masks |= {
+                name: _banks(_by_row(view, name, scores), *sparsity.banks, name, kind) for name in sites
+            }
         elif scope == "global":
-            masks |= _global({name: scores[name] for name in sites}, sparsity.of(kind), floor=int(kind != "weight"))
+            masks |= _global(
+                {name: scores[name] for name in sites}, sparsity.of(kind), floor=int(kind != "weight")
+            )
         elif scope == "row":
             masks |= {name: _rows(_by_row(view, name, scores), sparsity.of(kind), kind) for name in sites}
         else:
-            masks |= {name: cut(scores[name], round_half_up(sparsity.of(kind) * scores[name].numel())) for name in sites}
+            masks |= {
+                name: cut(scores[name], round_half_up(sparsity.of(kind) * scores[name].numel()))
+                for name in sites
+            }
     return checked(masks, str(sparsity))
 
 
@@ -145,7 +159,9 @@ def checked(masks: Mapping[str, Tensor], what: str) -> dict[str, Tensor]:
     """Return the masks, or raise InputError naming the first site that would be left empty."""
     for name, mask in masks.items():
         if not mask.any():
-            raise InputError(f"{what} empties {name} (0 of {mask.numel()} kept); choose a lower sparsity or scope 'site'")
+            raise InputError(
+                f"{what} empties {name} (0 of {mask.numel()} kept); choose a lower sparsity or scope 'site'"
+            )
     return dict(masks)
 
 
@@ -158,9 +174,11 @@ def _global(scores: Mapping[str, Tensor], fraction: float, floor: int) -> dict[s
         protected = [~cut(-score, floor) for score in scores.values()]  # the best of each site stays
         eligible = ~torch.cat([part.flatten() for part in protected])
         if count > int(eligible.sum()):
-            raise InputError(f"sparsity {fraction} empties a layer: {count} of {joined.numel()} would go, one a site stays")
+            raise InputError(
+                f"sparsity {fraction} empties a layer: {count} of {joined.numel()} would go, one a site stays"
+            )
     parts = cut(joined, count, eligible).split(sizes)
-    return {name: part.clone() for name, part in zip(scores, parts)}
+    return {name: part.clone() for name, part in zip(scores, parts, strict=True)}
 
 
 def _by_row(view: Prunable, name: str, scores: Mapping[str, Tensor]) -> tuple[Tensor, torch.Size, int]:

@@ -1,7 +1,8 @@
 """The product: a ticket is boolean masks (and weights, if the method changed them) beside a named base model.
 
-On disk it is a folder: `ticket.json`, `masks.safetensors` (one bit a unit) and, if weights changed, `weights.safetensors`.
-Nothing is executed on loading, and sizes are checked against the declared ones before memory is taken.
+On disk it is a folder: `ticket.json`, `masks.safetensors` (one bit a unit) and, if weights changed,
+`weights.safetensors`. Nothing is executed on loading, and sizes are checked against the declared ones before
+memory is taken.
 """
 
 import dataclasses
@@ -26,6 +27,7 @@ from hardtack.prunable import Prunable, base_of
 
 FORMAT = 1
 MAX_JSON_BYTES = 16 * 2**20
+_multiply_ = torch._foreach_mul_  # pyright: ignore[reportPrivateImportUsage] - all tensors in one call
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,8 @@ class Base:
 def fingerprint(model: nn.Module, without: Iterable[str] = ()) -> str:
     """Return a hash of the base model's parameters and persistent buffers, by name, type, shape and bits.
 
-    The task head is outside the base model and never counts. The hash (XXH3, 128 bits) finds mix-ups; it is no signature.
+    The task head is outside the base model and never counts. The hash (XXH3, 128 bits) finds mix-ups; it is
+    no signature.
     """
     digest, skipped = xxhash.xxh3_128(), set(without)
     base = base_of(model)
@@ -68,7 +71,7 @@ def fingerprint(model: nn.Module, without: Iterable[str] = ()) -> str:
             continue
         tensor = tensors[name].detach()
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.cpu().contiguous().view(-1).view(torch.uint8).numpy())
+        digest.update(tensor.cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
@@ -76,20 +79,22 @@ class Held:
     """Keeps one model's pruned weights at zero; made by `Ticket.hold_`, with the masks spread once."""
 
     def __init__(self, pairs: Iterable[tuple[nn.Parameter, Tensor]]):
-        self.parameters, self.masks = map(list, zip(*pairs))
+        self.parameters, self.masks = map(list, zip(*pairs, strict=True))
 
     @torch.no_grad()
     def weights_(self) -> None:
         """Set the pruned weights to zero."""
-        torch._foreach_mul_(self.parameters, self.masks)
+        _multiply_(self.parameters, self.masks)
 
     @torch.no_grad()
     def gradients_(self) -> None:
         """Set the pruned weights' gradients to zero, so that neither clipping nor momentum sees them."""
-        live = [(p.grad, mask) for p, mask in zip(self.parameters, self.masks) if p.grad is not None]
+        live = [
+            (p.grad, mask) for p, mask in zip(self.parameters, self.masks, strict=True) if p.grad is not None
+        ]
         if live:
-            gradients, masks = map(list, zip(*live))
-            torch._foreach_mul_(gradients, masks)
+            gradients, masks = map(list, zip(*live, strict=True))
+            _multiply_(gradients, masks)
 
 
 @dataclass(frozen=True)
@@ -126,7 +131,7 @@ class Ticket:
         return 1 - sum(int(mask.sum()) for mask in self.masks.values()) / self.units()
 
     def overlap(self, other: "Ticket") -> float:
-        """Return the share of kept units in common, |A and B| / |A or B|; tickets must have the same sites."""
+        """Return the share of kept units in common, |A and B| / |A or B|, of tickets with the same sites."""
         if {n: m.shape for n, m in self.masks.items()} != {n: m.shape for n, m in other.masks.items()}:
             raise InputError("tickets with different sites have no overlap")
         both = sum(int((mask & other.masks[name]).sum()) for name, mask in self.masks.items())
@@ -134,14 +139,18 @@ class Ticket:
         return both / either if either else 1.0
 
     def view(self, model: nn.Module) -> Prunable:
-        """Return the prunable units of `model` that this ticket speaks of; raises InputError where they differ."""
+        """Return the prunable units of `model` that this ticket speaks of.
+
+        Raises:
+            InputError: when the model has other sites, or sites of another size.
+        """
         view = Prunable.of(model, self.granularity, self.keep_whole)
         wanted, found = self.masks, {site.name: site.units for site in view.sites}
         if wrong := [name for name in wanted if found.get(name) != wanted[name].numel()]:
             name = wrong[0]
             raise InputError(
-                f"ticket does not fit {type(model).__name__}: site {name} has {wanted[name].numel()} units in the ticket, "
-                f"{found.get(name, 'none')} in the model"
+                f"ticket does not fit {type(model).__name__}: site {name} has {wanted[name].numel()} units "
+                f"in the ticket, {found.get(name, 'none')} in the model"
             )
         if missing := found.keys() - wanted.keys():
             raise InputError(f"ticket does not fit {type(model).__name__}: it has no mask for {min(missing)}")
@@ -152,17 +161,21 @@ class Ticket:
         """Write the ticket into its base: changed weights, then zeros, in place.
 
         Raises:
-            InputError: when `model` is not the ticket's base (its fingerprint differs) or its units do not fit.
+            InputError: when `model` is not the ticket's base (its fingerprint differs) or its units do not
+                fit.
         """
         view = self.view(model)
         if (found := fingerprint(model, self.base.fresh)) != self.base.fingerprint:
             raise InputError(
-                f"ticket belongs to another base: {self.base.id} with fingerprint {self.base.fingerprint}, this is {found}"
+                f"ticket belongs to another base: {self.base.id} with fingerprint {self.base.fingerprint}, "
+                f"this is {found}"
             )
         tensors = dict(base_of(model).named_parameters())
         for name, value in self.weights.items():
             if name not in tensors or tensors[name].shape != value.shape:
-                raise InputError(f"ticket's weight {name} {tuple(value.shape)} does not fit {type(model).__name__}")
+                raise InputError(
+                    f"ticket's weight {name} {tuple(value.shape)} does not fit {type(model).__name__}"
+                )
             tensors[name].copy_(value)
         for name, mask in view.spread(self.masks).items():
             tensors[name].mul_(mask.to(tensors[name].device))
@@ -191,7 +204,10 @@ class Ticket:
             packed = {name: np.packbits(mask.cpu().numpy()) for name, mask in self.masks.items()}
             save_arrays(packed, temporary / "masks.safetensors")
             if self.weights:
-                arrays = {name: value.detach().cpu().float().contiguous().numpy() for name, value in self.weights.items()}
+                arrays = {
+                    name: value.detach().cpu().float().contiguous().numpy()
+                    for name, value in self.weights.items()
+                }
                 save_arrays(arrays, temporary / "weights.safetensors")
             record = {
                 "format": FORMAT,
@@ -214,7 +230,8 @@ class Ticket:
         """Read a ticket's folder.
 
         Raises:
-            InputError: when a file is missing, malformed, of another format, or its sizes are not the declared ones.
+            InputError: when a file is missing, malformed, of another format, or its sizes are not the
+                declared ones.
         """
         folder = Path(folder)
         record = _record(folder)
@@ -225,7 +242,9 @@ class Ticket:
             origin = dict(record["origin"])
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(f"{folder / 'ticket.json'} is no ticket record: {error}") from None
-        arrays = _arrays(folder / "masks.safetensors", {name: (-(-count // 8),) for name, count in units.items()}, "U8")
+        arrays = _arrays(
+            folder / "masks.safetensors", {name: (-(-count // 8),) for name, count in units.items()}, "U8"
+        )
         masks = {
             name: torch.from_numpy(np.unpackbits(arrays[name].numpy(), count=units[name])).view(torch.bool)
             for name in units
@@ -252,21 +271,28 @@ def _record(folder: Path) -> dict[str, Any]:
 
 
 def _arrays(path: Path, shapes: Mapping[str, tuple[int, ...]] | None, dtype: str) -> dict[str, Tensor]:
-    """Read tensors after checking names, types and shapes against the declared ones and the file's own size."""
+    """Read tensors after checking names, types and shapes against the declared ones and the file's size."""
     if not path.is_file():
         raise InputError(f"{path} is missing")
     try:
         with safe_open(path, framework="pt") as stream:
             names = set(stream.keys())
             if shapes is not None and names != set(shapes):
-                raise InputError(f"{path} holds other sites than ticket.json names: {min(names ^ set(shapes))}")
+                raise InputError(
+                    f"{path} holds other sites than ticket.json names: {min(names ^ set(shapes))}"
+                )
             for name in names:
                 part = stream.get_slice(name)
                 shape = tuple(part.get_shape())
                 if part.get_dtype() != dtype or (shapes is not None and shape != shapes[name]):
-                    raise InputError(f"{path}: {name} is {part.get_dtype()} {shape}, declared {dtype} {(shapes or {}).get(name)}")
+                    raise InputError(
+                        f"{path}: {name} is {part.get_dtype()} {shape}, declared {dtype} "
+                        f"{shapes[name] if shapes else 'of any shape'}"
+                    )
                 if math.prod(shape) > path.stat().st_size:
-                    raise InputError(f"{path}: {name} claims {math.prod(shape)} elements, more than the file holds")
+                    raise InputError(
+                        f"{path}: {name} claims {math.prod(shape)} elements, more than the file holds"
+                    )
             return {name: stream.get_tensor(name) for name in names}
     except SafetensorError as error:
         raise InputError(f"{path} is no safetensors file: {error}") from None
