@@ -1,25 +1,27 @@
 """Robust tickets: learned hard-concrete L0 masks under an adversarial loss.
 
-Source: Zheng et al., "Robust Lottery Tickets for Pre-trained Language Models", ACL 2022 (arXiv 2211.03013), and its released
-code where the paper is silent. Claim: the ticket, rewound to the pre-trained weights and fine-tuned without an adversary, keeps
-about the dense model's accuracy and holds up much better under word substitution.
+Source: Zheng et al., "Robust Lottery Tickets for Pre-trained Language Models", ACL 2022 (arXiv 2211.03013),
+and its released code where the paper is silent. Claim: the ticket, rewound to the pre-trained weights and
+fine-tuned without an adversary, keeps about the dense model's accuracy and holds up much better under word
+substitution.
 
     1. start from the fine-tuned model, weights frozen
     2. learn log alpha of one hard-concrete gate a unit (eq. 1-5):
            min E[adversarial loss(gates * weights)] + lambda(t) * expected share of open gates (eq. 4, 6)
     3. rank log alpha over the whole model, cut the lowest: one ticket for each wanted sparsity (Sec. 3.3)
 
-Differs from the paper: the adversarial loss is FreeLB with K passes, as in the code (eq. 6-8 write PGD); the price is the mean
-of the sites' means, as in the code (eq. 4: the mean of all gates; `mean_of="gates"`). Faithful to the code, the clip sees the
-scores' task gradient alone and the price is added after it.
+Differs from the paper: the adversarial loss is FreeLB with K passes, as in the code (eq. 6-8 write PGD);
+the price is the mean of the sites' means, as in the code (eq. 4: the mean of all gates; `mean_of="gates"`).
+Faithful to the code, the clip sees the scores' task gradient alone and the price is added after it.
 
-Repaired traps of the released code: T1 the price's ramp advanced by the keys of a batch, three times too fast (here a function of
-progress); T2 weight gradients piled up and entered the clip (weights are frozen); T3 the search epoch was passed as the number
-of retraining epochs (two settings here); T4 epochs were chosen on test (never read here); T5 the first examples of the split
-were attacked (stratified draws); T6 the attack truncated at another length than training (one `max_length`); T7 the stages cut
-different validation sets (splits belong to the task); T8 constraints were dropped from a list while it was walked (fixed fields);
-T9 twelve BERT layers were wired in (any prunable model); T10 the "moving average" of the loss was a running mean (the log holds
-each step's loss); T11 scripts covered one task (any task).
+Repaired traps of the released code: T1 the price's ramp advanced by the keys of a batch, three times too
+fast (here a function of progress); T2 weight gradients piled up and entered the clip (weights are frozen);
+T3 the search epoch was passed as the number of retraining epochs (two settings here); T4 epochs were chosen
+on test (never read here); T5 the first examples of the split were attacked (stratified draws); T6 the
+attack truncated at another length than training (one `max_length`); T7 the stages cut different validation
+sets (splits belong to the task); T8 constraints were dropped from a list while it was walked (fixed
+fields); T9 twelve BERT layers were wired in (any prunable model); T10 the "moving average" of the loss was
+a running mean (the log holds each step's loss); T11 scripts covered one task (any task).
 """
 
 from collections.abc import Iterator
@@ -40,11 +42,12 @@ from hardtack.tasks.task import Batch
 from hardtack.ticket import Base, Ticket
 from hardtack.training.adversarial import Objective, Stream
 from hardtack.training.loop import Unclipped, fit_steps
+from hardtack.training.snapshot import Snapshot
 
 
 @dataclass(frozen=True)
 class HardConcrete:
-    """Learns which weights a model needs to stay accurate under attack, then keeps exactly as many as asked for.
+    """Learns which weights a model needs to stay accurate under attack, then keeps exactly as many as asked.
 
     Defaults are the paper's for SST-2 (Table 6).
     """
@@ -90,6 +93,7 @@ class HardConcrete:
     def search(
         self, start: nn.Module, base: Base, view: Prunable, data: Data, objective: Objective, run: Run
     ) -> Iterator[Ticket]:
+        """Learn the scores once, then draw a ticket for each wanted sparsity from them."""
         gates = HardConcreteGates(view, self.opening, next(start.parameters()).device)
         price = Ramp(0.0, self.price, self.price_begin, self.price_finish)
 
@@ -101,21 +105,20 @@ class HardConcrete:
             yield Unclipped(price(progress) * gates.expected_open(self.mean_of))
 
         optimizer = torch.optim.AdamW(gates.parameters(), lr=self.lr, weight_decay=self.weight_decay)
-        total = max(1, round_half_up(self.epochs * len(data.train)))
-        with gated(start, gates):
-            for step in fit_steps(
-                start, data.train, priced, optimizer, total=total, lr=WarmupDecay(self.lr, self.warmup), run=run,
-                clip=self.clip, label="mask learning",
-            ):  # fmt: skip
-                run.log(step=step.index, loss=step.loss, grad_norm=step.grad_norm)
-        learned = {name: gate > 0 for name, gate in gates.expected().items()}
-        facts = {"open": float(gates.expected_open()), "objective": objective_name(objective)}
+        total = self.steps(len(data.train))
+        origin = Snapshot(start, weights=False)  # weights are frozen, but training moves statistics
+        try:
+            with gated(start, gates):
+                for step in fit_steps(
+                    start, data.train, priced, optimizer, total=total, lr=WarmupDecay(self.lr, self.warmup),
+                    run=run, clip=self.clip, label="mask learning",
+                ):  # fmt: skip
+                    run.log(step=step.index, loss=step.loss, grad_norm=step.grad_norm)
+        finally:
+            origin.restore_(start)
+        scores = {name: score.cpu() for name, score in gates.log_odds().items()}
+        learned = {name: (gate > 0).cpu() for name, gate in gates.expected().items()}
+        facts = {"open": float(gates.expected_open(self.mean_of).detach()), "objective": objective.name}
         for sparsity in self.sparsities:
-            scores = {name: score.cpu() for name, score in gates.log_odds().items()}
             masks = checked(learned, "learned") if sparsity.learned else draw(view, scores, sparsity)
             yield Ticket.of(base, view, masks, **record(self, run, sparsity, **facts))
-
-
-def objective_name(objective: Objective) -> str:
-    """Return the objective's name for the ticket's record."""
-    return objective.name

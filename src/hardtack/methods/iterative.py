@@ -1,17 +1,19 @@
 """Iterative magnitude pruning (IMP): train, cut the smallest, rewind to the start, again.
 
-Sources: Frankle & Carbin 2019; the geometric-global schedule with full rewinding of Wang et al. (double-win tickets, ICML
-2022, Sec. 3); the linear-local schedule of Liu et al. (SRNets, NeurIPS 2022, Alg. 1, "imp-rw").
+Sources: Frankle & Carbin 2019; the geometric-global schedule with full rewinding of Wang et al. (double-win
+tickets, ICML 2022, Sec. 3); the linear-local schedule of Liu et al. (SRNets, NeurIPS 2022, Alg. 1, "imp-rw").
 
-In both papers the first cut happens before any training, so round 1 trains what one-shot magnitude pruning left.
+In both papers the first cut happens before any training, so round 1 trains what one-shot magnitude pruning
+left.
 
-Differs from the papers: rewinding restores a true copy of the whole state (one released code kept references to the live
-tensors, so nothing was rewound); the training objective is the one that is asked for (there the debiasing loss was ignored);
-a wanted sparsity between two rounds is drawn from the scores of the round that passes it, and the path itself goes on
-undisturbed; the linear schedule stops at the last wanted sparsity instead of cutting 100% at its tenth event.
+Differs from the papers: rewinding restores a true copy of the whole state (one released code kept
+references to the live tensors, so nothing was rewound); the training objective is the one that is asked for
+(there the debiasing loss was ignored); a wanted sparsity between two rounds is drawn from the scores of the
+round that passes it, and the path itself goes on undisturbed; the linear schedule stops at the last wanted
+sparsity instead of cutting 100% at its tenth event.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -19,25 +21,28 @@ import torch
 from torch import Tensor, nn
 
 from hardtack.errors import InputError
+from hardtack.methods.magnitude import magnitudes
 from hardtack.methods.search import Data, record, sparsities_field
 from hardtack.prunable import Prunable
 from hardtack.runs import Run
 from hardtack.schedule import Constant
-from hardtack.select import Sparsity, checked, cut, round_half_up
+from hardtack.select import Sparsity, draw, round_half_up
 from hardtack.ticket import Base, Ticket
 from hardtack.training.adversarial import Objective
 from hardtack.training.loop import fit_steps
 from hardtack.training.snapshot import Snapshot
 
 Masks = dict[str, Tensor]
+NEAR = 5e-5
+"""A wanted sparsity this near to a round's is that round's own: sparsities are written with four decimals."""
 
 
 @dataclass(frozen=True)
 class Iterative:
     """Alternates training with cuts of the smallest weights, rewinding to the start after each round.
 
-    The geometric schedule removes `share` of what is left over the whole model (round k leaves (1 - share)^k); the linear one
-    removes `share` of the original count from each site at every round.
+    The geometric schedule removes `share` of what is left over the whole model (round k leaves (1 -
+    share)^k); the linear one removes `share` of the original count from each site at every round.
     """
 
     name: ClassVar[str] = "iterative"
@@ -69,104 +74,123 @@ class Iterative:
             raise InputError(f"share {self.share} is not allowed; allowed: 0 < share < 1")
         if any(wanted.fraction is None for wanted in self.sparsities):
             raise InputError(
-                "iterative takes plain fractions as sparsities, e.g. 0.3; kinds, banks and learned are for others"
+                "iterative takes plain fractions as sparsities, e.g. 0.3; kinds and banks are for others"
             )
 
     def steps(self, epoch: int) -> int:
         """Return the training steps of the search, given those of one epoch."""
-        rounds, left = 0, 1.0
-        while max(wanted.of("weight") for wanted in self.sparsities) > 1 - left + 1e-9:
-            left = left * (1 - self.share) if self.schedule == "geometric" else left - self.share
+        rounds, last = 0, max(self.sparsities, key=_fraction)
+        while not self._passed(_fraction(last), rounds):
             rounds += 1
-        return max(0, rounds - 1) * max(1, round_half_up(self.epochs * epoch))
+        return rounds * self._round_steps(epoch)  # the first cut comes before any training
 
     def search(
         self, start: nn.Module, base: Base, view: Prunable, data: Data, objective: Objective, run: Run
     ) -> Iterator[Ticket]:
+        """Walk the path of rounds, and draw each wanted sparsity in the round that reaches it."""
         origin = Snapshot(start)
-        wanted = sorted(self.sparsities, key=lambda sparsity: sparsity.of("weight"))
-        masks, done = self._resume(view, run)
+        scope = "global" if self.schedule == "geometric" else "site"
+        masks, done = _resume(view, run)
+        wanted = sorted(self.sparsities, key=_fraction)
+        if done:  # what earlier rounds reached was handed over before their masks were kept
+            wanted = [each for each in wanted if not self._reached(each, _gone(view, masks), view, done - 1)]
         while wanted:
             part = run.part(f"round-{done}")
-            if done:  # the first cut comes before any training
-                try:
+            try:
+                if done:  # the first cut comes before any training
                     self._train(
                         start, Ticket.of(base, view, masks), data, objective, part, f"IMP round {done}"
                     )
-                    scores = _magnitudes(view, start)
-                finally:
-                    origin.restore_(start)
-            else:
-                scores = _magnitudes(view, start)
-            path = self._cut(view, masks, scores, self._counts(view, masks, done))
-            while wanted and wanted[0].of("weight") <= _removed(path) + 0.5 / view.units:
+                scores = magnitudes(view, start)
+            finally:
+                origin.restore_(start)
+            ranked = {name: torch.where(masks[name], score, -1.0) for name, score in scores.items()}
+            path = self._next(view, masks, done)
+            while wanted and self._reached(wanted[0], path, view, done):
                 sparsity = wanted.pop(0)
-                drawn = (
-                    path
-                    if _same(sparsity, path, done)
-                    else self._cut(view, masks, scores, _exact(self, view, sparsity))
-                )
-                named = checked(drawn, f"sparsity {sparsity.fraction}")
-                yield Ticket.of(base, view, named, **record(self, run, sparsity, round=done))
-            masks, done = path, done + 1
-            run.part("path").keep("masks", masks, rounds=done)
-            part.discard()
-            run.log(event="round", round=done, sparsity=_removed(masks))
+                # On the path, a ticket is the path's own: its count is the sum of the rounded cuts.
+                own = abs(_fraction(sparsity) - self._removed(done)) < NEAR
+                drawn = draw(view, ranked, path if own else sparsity, scope)
+                yield Ticket.of(base, view, drawn, **record(self, run, sparsity, round=done))
+            if wanted:
+                masks, done = draw(view, ranked, path, scope), done + 1
+                run.log(event="round", round=done, path=str(path))
+                run.part("path").keep("masks", masks, rounds=done)
+                part.discard()
 
     def _train(
         self, model: nn.Module, ticket: Ticket, data: Data, objective: Objective, run: Run, label: str
     ) -> None:
         optimizer = torch.optim.AdamW(model.parameters(), lr=self.lr, weight_decay=self.weight_decay)
-        total = max(1, round_half_up(self.epochs * len(data.train)))
         for step in fit_steps(
-            model, data.train, objective, optimizer, total=total, lr=Constant(self.lr), run=run, clip=self.clip,
-            hold=ticket, label=label,
+            model, data.train, objective, optimizer, total=self._round_steps(len(data.train)),
+            lr=Constant(self.lr), run=run, clip=self.clip, hold=ticket, label=label,
         ):  # fmt: skip
             run.log(step=step.index, loss=step.loss)
 
-    def _counts(self, view: Prunable, masks: Masks, done: int) -> dict[str, int]:
-        """How many units are gone after the next cut: in all (key "") or for each site."""
+    def _round_steps(self, epoch: int) -> int:
+        return max(1, round_half_up(self.epochs * epoch))
+
+    def _removed(self, done: int) -> float:
+        """Return the sparsity that the schedule names for the cut after `done` rounds."""
         if self.schedule == "geometric":
-            left = sum(int(mask.sum()) for mask in masks.values())
-            return {"": view.units - left + round_half_up(self.share * left)}
-        share = min(self.share * (done + 1), 1.0)
-        return {site.name: round_half_up(share * site.units) for site in view.sites}
+            return 1 - (1 - self.share) ** (done + 1)
+        return min(self.share * (done + 1), 1.0)
 
-    def _cut(
-        self, view: Prunable, masks: Masks, scores: Mapping[str, Tensor], gone: Mapping[str, int]
-    ) -> Masks:
-        """Remove the lowest until `gone` units are gone; what was gone before stays so."""
-        ranked = {name: torch.where(masks[name], score, -1.0) for name, score in scores.items()}
-        if "" not in gone:
-            return {name: cut(ranked[name], gone[name]) for name in ranked}
-        sizes = [score.numel() for score in ranked.values()]
-        parts = cut(torch.cat(list(ranked.values())), gone[""]).split(sizes)
-        return {name: part.clone() for name, part in zip(ranked, parts)}
+    def _passed(self, fraction: float, done: int) -> bool:
+        return fraction < self._removed(done) + NEAR
 
-    def _resume(self, view: Prunable, run: Run) -> tuple[Masks, int]:
-        kept = run.part("path").kept("masks")
-        if kept is None:
-            return {site.name: torch.ones(site.units, dtype=torch.bool) for site in view.sites}, 0
-        return kept[0], int(kept[1]["rounds"])
+    def _next(self, view: Prunable, masks: Masks, done: int) -> Sparsity:
+        """Return what will be gone after the next cut, in exact counts: the sum of the rounded cuts."""
+        if self.schedule == "linear":
+            return Sparsity(fraction=self._removed(done))
+        after = _gone(view, masks, self.share)
+        if after == _gone(view, masks):
+            raise InputError(
+                f"share {self.share} of what is left at {after} cuts nothing, so sparsity "
+                f"{max(map(_fraction, self.sparsities))} is out of reach; choose a larger share"
+            )
+        return after
 
-
-def _magnitudes(view: Prunable, model: nn.Module) -> dict[str, Tensor]:
-    return view.pooled({name: weight.detach().square() for name, weight in view.tensors(model).items()})
-
-
-def _removed(masks: Masks) -> float:
-    total = sum(mask.numel() for mask in masks.values())
-    return 1 - sum(int(mask.sum()) for mask in masks.values()) / total
-
-
-def _same(sparsity: Sparsity, path: Masks, rounds: int) -> bool:
-    """True where the wanted count is the path's own, but for the roundings of its cuts."""
-    total = sum(mask.numel() for mask in path.values())
-    return abs(round_half_up(sparsity.of("weight") * total) - round(_removed(path) * total)) <= rounds
+    def _reached(self, wanted: Sparsity, path: Sparsity, view: Prunable, done: int) -> bool:
+        """Say whether the path's masks after this cut contain the wanted ones, which makes tickets nested."""
+        fraction = _fraction(wanted)
+        if self.schedule == "linear" or abs(fraction - self._removed(done)) < NEAR:
+            return self._passed(fraction, done)
+        counts = {
+            kind: sum(site.units for site in view.sites if site.kind == kind) for kind in view.granularity
+        }
+        return all(
+            round_half_up(fraction * count) <= round_half_up(path.of(kind) * count)
+            for kind, count in counts.items()
+        )
 
 
-def _exact(method: Iterative, view: Prunable, sparsity: Sparsity) -> dict[str, int]:
-    fraction = sparsity.of("weight")
-    if method.schedule == "geometric":
-        return {"": round_half_up(fraction * view.units)}
-    return {site.name: round_half_up(fraction * site.units) for site in view.sites}
+def _fraction(sparsity: Sparsity) -> float:
+    assert sparsity.fraction is not None  # checked when the method was made
+    return sparsity.fraction
+
+
+def _gone(view: Prunable, masks: Masks, share: float = 0.0) -> Sparsity:
+    """Return what of each kind is gone once `share` of what the masks leave is cut too, in exact counts."""
+    pairs = []
+    for kind in view.granularity:
+        parts = [masks[site.name] for site in view.sites if site.kind == kind]
+        units, left = sum(part.numel() for part in parts), sum(int(part.sum()) for part in parts)
+        if units:
+            pairs.append((kind, 1 - (left - round_half_up(share * left)) / units))
+    return Sparsity(per_kind=tuple(pairs))
+
+
+def _resume(view: Prunable, run: Run) -> tuple[Masks, int]:
+    """Return the path's masks and how many cuts made them, as far as an earlier process came."""
+    path = run.part("path")
+    kept = path.kept("masks")
+    if kept is None:
+        masks = {site.name: torch.ones(site.units, dtype=torch.bool) for site in view.sites}
+        path.keep("masks", masks, rounds=0, log_bytes=run.log_size())
+        return masks, 0
+    masks, facts = kept
+    if facts["rounds"] == 0:  # later, the round's own training cuts the log back
+        run.cut_log(facts["log_bytes"])
+    return masks, int(facts["rounds"])

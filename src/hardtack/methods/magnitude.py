@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from torch import nn
+from torch import Tensor, nn
 
 from hardtack.methods.search import Data, record, sparsities_field
 from hardtack.prunable import Prunable
@@ -42,7 +42,22 @@ class Magnitude:
     def search(
         self, start: nn.Module, base: Base, view: Prunable, data: Data, objective: Objective, run: Run
     ) -> Iterator[Ticket]:
-        scores = view.pooled({name: weight.detach().square() for name, weight in view.tensors(start).items()})
+        """Rank once, then draw a ticket for each wanted sparsity."""
+        scores = magnitudes(view, start)
         for sparsity in self.sparsities:
             masks = draw(view, scores, sparsity, self.scope)
             yield Ticket.of(base, view, masks, **record(self, run, sparsity))
+
+
+def magnitudes(view: Prunable, model: nn.Module) -> dict[str, Tensor]:
+    """Return |w| of each weight, the squared norm of each head or neuron: site -> float32 [units] on the CPU.
+
+    Not the square of a weight: in float32 that is 0 below 1e-23 and the same for neighbours, which makes
+    ties.
+    """
+    weights = {name: weight.detach().float().cpu() for name, weight in view.tensors(model).items()}
+    norms = view.pooled({name: weight.square() for name, weight in weights.items()})
+    return {
+        site.name: weights[site.exit.param].abs().flatten() if site.exit.index is None else norms[site.name]
+        for site in view.sites
+    }

@@ -37,6 +37,7 @@ class Random:
     def search(
         self, start: nn.Module, base: Base, view: Prunable, data: Data, objective: Objective, run: Run
     ) -> Iterator[Ticket]:
+        """Score by uniform noise once, then draw a ticket for each wanted sparsity."""
         scores = {
             site.name: torch.rand(site.units, generator=run.rng("random", example=site.name))
             for site in view.sites

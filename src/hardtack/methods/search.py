@@ -24,9 +24,9 @@ class Data(NamedTuple):
 class Search(Protocol):
     """A pruning method; its fields are its hyperparameters, its flags and its documentation.
 
-    `needs` says what it reads ("weights", "inputs" or "labels"), `starts` where it starts by default ("base" or
-    "finetuned"), `minimises` which objective it takes by default, `version` is raised when a fix changes its results. When `search` yields or ends, also by an exception, the model is
-    bit-equal to what it got.
+    `needs` says what it reads ("weights", "inputs" or "labels"), `starts` where it starts by default
+    ("base" or "finetuned"), `minimises` which objective it takes by default, `version` is raised when a fix
+    changes its results.
     """
 
     name: ClassVar[str]
@@ -36,7 +36,9 @@ class Search(Protocol):
     version: ClassVar[int]
 
     @property
-    def sparsities(self) -> tuple[Sparsity, ...]: ...
+    def sparsities(self) -> tuple[Sparsity, ...]:
+        """What share of the units each ticket removes; one ticket for each."""
+        ...
 
     def steps(self, epoch: int) -> int:
         """Return how many training steps the search takes at `epoch` steps an epoch (0 for none)."""
@@ -44,7 +46,20 @@ class Search(Protocol):
 
     def search(
         self, start: nn.Module, base: Base, view: Prunable, data: Data, objective: Objective, run: Run
-    ) -> Iterator[Ticket]: ...
+    ) -> Iterator[Ticket]:
+        """Yield a ticket for each wanted sparsity, as soon as it exists; the caller saves each at once.
+
+        Whenever it yields or ends, also by an exception, the model is plain and bit-equal to what it got.
+
+        Args:
+            start: the model that is searched, with a trained head where `starts` says so.
+            base: what the tickets rewind to.
+            view: the units that may go.
+            data: training and validation batches.
+            objective: what is minimised where the method trains.
+            run: random streams, log and scratch; a killed search continues from there.
+        """
+        ...
 
 
 def sparsities_field(*default: float) -> Any:

@@ -1,10 +1,11 @@
 """Objectives: what a training step minimises, as generators of scalar losses over a per-example loss.
 
-The loop calls `backward()` on each loss it receives and then resumes the generator. That is the shape FreeLB needs: after the
-loop's backward, `delta.grad` is already there, from the same pass that accumulated the weights' gradients, and only one graph
-is alive at a time.
+The loop calls `backward()` on each loss it receives and then resumes the generator. That is the shape FreeLB
+needs: after the loop's backward, `delta.grad` is already there, from the same pass that accumulated the
+weights' gradients, and only one graph is alive at a time.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import ClassVar, Protocol
@@ -30,13 +31,16 @@ class Objective(Protocol):
     name: ClassVar[str]
 
     @property
-    def passes(self) -> int: ...
+    def passes(self) -> int:
+        """Forward-and-backward pairs of one step."""
+        ...
 
-    def __call__(self, model: nn.Module, batch: Batch, progress: float, rng: Stream) -> Iterator[Tensor]: ...
+    def __call__(self, model: nn.Module, batch: Batch, progress: float, rng: Stream) -> Iterator[Tensor]:
+        """Yield the losses of one step, each to be sent backward before the next is asked for."""
+        ...
 
 
-def _loss_field() -> Loss:
-    return field(default=cross_entropy, metadata={"help": "per-example loss", "flag": False})
+_LOSS = {"help": "per-example loss", "flag": False}
 
 
 @dataclass(frozen=True)
@@ -44,45 +48,54 @@ class Clean:
     """The mean loss of the batch as it is: ordinary training."""
 
     name: ClassVar[str] = "clean"
-    loss: Loss = _loss_field()
+    loss: Loss = field(default=cross_entropy, metadata=_LOSS)
 
     @property
     def passes(self) -> int:
+        """One pass."""
         return 1
 
     def __call__(self, model: nn.Module, batch: Batch, progress: float, rng: Stream) -> Iterator[Tensor]:
+        """Yield the batch's mean loss."""
         yield self.loss(model(**batch.inputs).logits, batch).mean()
 
 
 @dataclass(frozen=True)
 class FreeLB:
-    """Adversarial training in embedding space whose ascent steps also train the weights (Zhu et al. 2020, Alg. 1).
+    """Adversarial training in embedding space whose ascent steps also train the weights.
 
-    For k = 0..K-1: loss/K at delta_k, whose backward adds to the weights' gradients and fills delta's; then delta moves by
-    `step_size` along its normalised gradient, except after the last. Per sentence; token types, padding and position ids are
-    untouched because the perturbation is added at the word-embedding lookup.
+    Source: Zhu et al. 2020, Alg. 1. For k = 0..K-1: loss/K at delta_k, whose backward adds to the weights'
+    gradients and fills delta's; then delta moves by `step_size` along its normalised gradient, except after
+    the last. Per sentence; token types, padding and position ids are untouched because the perturbation is
+    added at the word-embedding lookup.
 
-    Defaults are those of the robust-ticket search on SST-2 (Zheng et al. 2022, Table 6) but for K, which is 5 there.
+    Defaults are those of the robust-ticket search on SST-2 (Zheng et al. 2022, Table 6) but for K, which is 5
+    there.
 
-    Differs from the paper: no projection unless `radius` is set (neither has the robust-ticket code); starts are drawn per
-    example, so they depend on neither the batch nor its padding; dropout masks differ between the K passes, as in the code.
+    Differs from the paper: no projection unless `radius` is set (neither has the robust-ticket code); starts
+    are drawn per example, so they depend on neither the batch nor its padding; dropout masks differ between
+    the K passes, as in the code.
     """
 
     name: ClassVar[str] = "freelb"
     steps: int = field(default=3, metadata={"help": "K, forward-backward passes a step; 1 is noise only"})
-    step_size: float = field(default=0.03, metadata={"help": "eta, length of an ascent step (Frobenius norm a sentence)"})
+    step_size: float = field(
+        default=0.03, metadata={"help": "eta, length of an ascent step (Frobenius norm a sentence)"}
+    )
     start: float = field(default=0.05, metadata={"help": "eps0, size of the random start; 0 starts clean"})
     radius: float = field(default=0.0, metadata={"help": "bound on delta's norm a sentence; 0 is no bound"})
-    loss: Loss = _loss_field()
+    loss: Loss = field(default=cross_entropy, metadata=_LOSS)
 
     def __post_init__(self) -> None:
         _check_steps(self.name, self.steps, self.step_size, self.start, self.radius)
 
     @property
     def passes(self) -> int:
+        """K passes."""
         return self.steps
 
     def __call__(self, model: nn.Module, batch: Batch, progress: float, rng: Stream) -> Iterator[Tensor]:
+        """Yield K losses; between them delta moves along the gradient that the last backward left."""
         delta = _start(model, batch, self.start, rng)
         for k in range(self.steps):
             delta = project(delta, self.radius).detach().requires_grad_()
@@ -96,28 +109,33 @@ class FreeLB:
 
 @dataclass(frozen=True)
 class PGD:
-    """Train at the end of a projected ascent in embedding space (Madry et al. 2018, for text as in Zheng et al. 2022, eq. 6-8).
+    """Adversarial training at the end of a projected ascent in embedding space.
 
-    `steps` inner passes move delta only; the last pass, at delta_K, trains the weights: K + 1 passes a step.
+    Source: Madry et al. 2018, for text as in Zheng et al. 2022, eq. 6-8. `steps` inner passes move delta
+    only; the last pass, at delta_K, trains the weights: K + 1 passes a step.
 
     Differs from the paper: the radius is a bound per sentence in Frobenius norm; 0 turns the projection off.
     """
 
     name: ClassVar[str] = "pgd"
     steps: int = field(default=3, metadata={"help": "K, ascent steps before the training pass"})
-    step_size: float = field(default=0.03, metadata={"help": "eta, length of an ascent step (Frobenius norm a sentence)"})
+    step_size: float = field(
+        default=0.03, metadata={"help": "eta, length of an ascent step (Frobenius norm a sentence)"}
+    )
     start: float = field(default=0.05, metadata={"help": "eps0, size of the random start; 0 starts clean"})
     radius: float = field(default=0.1, metadata={"help": "bound on delta's norm a sentence; 0 is no bound"})
-    loss: Loss = _loss_field()
+    loss: Loss = field(default=cross_entropy, metadata=_LOSS)
 
     def __post_init__(self) -> None:
         _check_steps(self.name, self.steps, self.step_size, self.start, self.radius)
 
     @property
     def passes(self) -> int:
+        """K inner passes and the one that trains."""
         return self.steps + 1
 
     def __call__(self, model: nn.Module, batch: Batch, progress: float, rng: Stream) -> Iterator[Tensor]:
+        """Yield the batch's mean loss at the end of the ascent."""
         delta = _start(model, batch, self.start, rng)
         for _ in range(self.steps):
             delta = project(delta, self.radius).detach().requires_grad_()
@@ -134,14 +152,19 @@ OBJECTIVES: dict[str, type[Clean] | type[FreeLB] | type[PGD]] = {"clean": Clean,
 
 
 def _start(model: nn.Module, batch: Batch, size: float, rng: Stream) -> Tensor:
-    lookup = model.get_input_embeddings()  # type: ignore[operator]
+    find = getattr(model, "get_input_embeddings", None)
+    if find is None or "input_ids" not in batch.inputs:
+        raise InputError(
+            f"{type(model).__name__} has no word embeddings to perturb; allowed objective: clean"
+        )
+    width = find().weight.shape[1]
     tokens = batch.inputs.get("attention_mask", torch.ones_like(batch.inputs["input_ids"])).bool()
-    return random_start(tokens, lookup.weight.shape[1], size, lambda example: rng("delta", example=example), batch.ids)
+    return random_start(tokens, width, size, lambda example: rng("delta", example=example), batch.ids)
 
 
 def _check_steps(name: str, steps: int, step_size: float, start: float, radius: float) -> None:
     if steps < 1:
         raise InputError(f"{name} steps {steps} is not allowed; allowed: 1 or more")
     for what, value in (("step_size", step_size), ("start", start), ("radius", radius)):
-        if not value >= 0:
-            raise InputError(f"{name} {what} {value} is not allowed; allowed: 0 or more")
+        if not 0 <= value < math.inf:
+            raise InputError(f"{name} {what} {value} is not allowed; allowed: 0 or more, finite")

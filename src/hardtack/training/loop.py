@@ -1,23 +1,24 @@
 """The only training loop of the project: an iterator of steps that the caller drives.
 
-Every random number of a step is a function of (seed, step): batch order, dropout, starts and gate noise. So a run that is
-killed and started again continues bit for bit from its last saved state.
+Every random number of a step is a function of (seed, step): batch order, dropout, starts and gate noise. So a
+run that is killed and started again continues bit for bit from its last saved state.
 """
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import NamedTuple, Protocol
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import is_initialized
 from torch import Tensor, nn
 
 from hardtack.errors import InputError
 from hardtack.runs import Run
 from hardtack.tasks.task import Batch
 from hardtack.ticket import Ticket
-from hardtack.training.adversarial import Objective
+from hardtack.training.adversarial import Stream
 
 PRECISIONS = ("fp32", "bf16")
 
@@ -25,7 +26,7 @@ PRECISIONS = ("fp32", "bf16")
 class Step(NamedTuple):
     """What one optimiser step did; `loss` is the sum of its losses, `grad_norm` the norm before clipping."""
 
-    index: int
+    index: int  # pyright: ignore[reportIncompatibleMethodOverride] - a step's number, not tuple.index
     progress: float
     loss: float
     grad_norm: float
@@ -40,13 +41,25 @@ class Unclipped(NamedTuple):
 class StepSource(Protocol):
     """Batches that can be asked for by step, without replaying earlier ones."""
 
-    def at(self, step: int) -> Batch: ...
+    def at(self, step: int) -> Batch:
+        """Return the batch of a step."""
+        ...
+
+
+class Losses(Protocol):
+    """Yields the losses of one step: any objective, or one with a price beside it."""
+
+    def __call__(
+        self, model: nn.Module, batch: Batch, progress: float, rng: Stream, /
+    ) -> Iterator[Tensor] | Iterator[Tensor | Unclipped]:
+        """Start the losses of one step."""
+        ...
 
 
 def fit_steps(
     model: nn.Module,
     batches: StepSource,
-    objective: Objective,
+    objective: Losses,
     optimizer: torch.optim.Optimizer,
     *,
     total: int,
@@ -59,31 +72,32 @@ def fit_steps(
 ) -> Iterator[Step]:
     """Train for `total` optimiser steps, yielding after each.
 
-    The model is put in training mode for each step and gets its flags back when the loop ends, however it ends. If `run` has a
-    folder, the trained tensors, buffers and optimiser are saved there every `run.save_seconds`, and a new call continues.
+    The model is put in training mode for each step and gets its flags back when the loop ends, however it
+    ends; gradients that were there before are dropped. If `run` has a folder, trained tensors, buffers and
+    optimiser are saved there every `run.save_seconds`, and a new call continues.
 
     Args:
         model: a plain module, called as `model(**batch.inputs)`.
         batches: `at(step)` gives the batch of a step.
         objective: generator of losses; each gets a backward, those wrapped in `Unclipped` after clipping.
-        optimizer: over whatever is trained (weights or gate scores); its learning rate is set at every step.
+        optimizer: over whatever is trained (weights or gate scores); its rate is set at every step.
         total: number of steps.
         lr: learning rate as a function of progress in [0, 1).
         run: where states and progress go; `Run.nowhere()` for none.
         clip: bound on the gradients' joint norm over the optimiser's tensors; 0 means no clipping.
-        hold: a ticket whose pruned weights stay zero: their gradients go before clipping, the weights after the step.
+        hold: a ticket whose pruned weights stay zero: their gradients go before clipping, the weights after
+            the step.
         precision: "fp32" or "bf16".
         label: name of this work in progress bars.
 
     Raises:
-        InputError: at a loss or gradient that is not finite, naming the step; the last good state is saved first.
+        InputError: at a loss or gradient that is not finite, naming the step; the state before it is kept.
     """
     if precision not in PRECISIONS:
         reason = " (its scaled gradients overflow the perturbations)" if precision == "fp16" else ""
         raise InputError(f"precision {precision!r} is not allowed{reason}; allowed: {', '.join(PRECISIONS)}")
-    accelerator = Accelerator(
-        mixed_precision="bf16" if precision == "bf16" else "no", cpu=next(model.parameters()).device.type == "cpu"
-    )
+    device = next(model.parameters()).device
+    accelerator = _accelerator(device)
     trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     held = hold.hold_(model) if hold is not None else None
     flags = [(module, module.training) for module in model.modules()]
@@ -91,17 +105,20 @@ def fit_steps(
     if held is not None:
         held.weights_()
     saved = time.monotonic()
+    _drop_gradients_(model, optimizer)
     try:
         for index in range(first, total):
-            if time.monotonic() - saved > run.save_seconds:
+            if time.monotonic() - saved >= run.save_seconds:
                 _save(run, model, trained, optimizer, index)
                 saved = time.monotonic()
             progress = index / total
             for group in optimizer.param_groups:
                 group["lr"] = lr(progress)
             model.train()
-            batch = _to(batches.at(index), next(model.parameters()).device)
-            loss, late = _accumulate(accelerator, model, batch, objective, progress, run, index)
+            batch = _to(batches.at(index), device)
+            before = [(buffer, buffer.clone()) for buffer in model.buffers()]  # forwards move statistics
+            losses = _losses(objective, model, batch, progress, run, index)
+            loss, late = _accumulate(accelerator, losses, run, index, device, precision)
             if held is not None:
                 held.gradients_()
             norm = torch.nn.utils.clip_grad_norm_(trained, clip if clip > 0 else math.inf)
@@ -109,43 +126,67 @@ def fit_steps(
                 accelerator.backward(extra.loss)
                 loss += float(extra.loss.detach())
             if not (math.isfinite(loss) and math.isfinite(float(norm))):
+                for buffer, value in before:
+                    buffer.copy_(value)
                 _save(run, model, trained, optimizer, index)
                 raise InputError(
                     f"{label}: loss {loss}, gradient norm {float(norm)} at step {index} of {total}; "
                     f"the state before it is kept; try a lower learning rate than {lr(progress):.3g}"
                 )
             optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+            _drop_gradients_(model, optimizer)
             if held is not None:
                 held.weights_()
             run.tick(label, index + 1, total)
             yield Step(index, progress, loss, float(norm))
     finally:
-        optimizer.zero_grad(set_to_none=True)
+        _drop_gradients_(model, optimizer)
         for module, flag in flags:
             module.training = flag
 
 
-def _accumulate(
-    accelerator: Accelerator,
-    model: nn.Module,
-    batch: Batch,
-    objective: Objective,
-    progress: float,
-    run: Run,
-    index: int,
-) -> tuple[float, list[Unclipped]]:
-    """Run one objective to its end, with a backward for each loss; returns the losses' sum and the unclipped ones."""
+def _accelerator(device: torch.device) -> Accelerator:
+    """Return a handle on this process's Accelerate state.
+
+    That state is one a process and refuses to change its precision or device afterwards; so it is told
+    neither: the model stays where its user put it, and precision is an autocast of each step.
+    """
+    return Accelerator(mixed_precision="no", cpu=device.type == "cpu" and not is_initialized())
+
+
+def _losses(
+    objective: Losses, model: nn.Module, batch: Batch, progress: float, run: Run, index: int
+) -> Generator[Tensor | Unclipped]:
+    """Start the objective only when its first loss is asked for, under that loss's random stream."""
 
     def rng(name: str, example: int | None = None) -> torch.Generator:
         return run.rng(name, index, example)
 
+    yield from objective(model, batch, progress, rng)
+
+
+def _accumulate(
+    accelerator: Accelerator,
+    losses: Generator[Tensor | Unclipped],
+    run: Run,
+    index: int,
+    device: torch.device,
+    precision: str,
+) -> tuple[float, list[Unclipped]]:
+    """Drive the losses of one step to their end, with a backward for each.
+
+    Returns:
+        The sum of the losses, and the unclipped ones, whose backward is still to come.
+    """
     total, late, inner = 0.0, [], 0
-    losses = objective(model, batch, progress, rng)
+    devices = [device] if device.type == "cuda" else []
     try:
         while True:
-            # Dropout takes no generator: seed torch's own stream by (seed, step, inner step), and give it back after.
-            with torch.random.fork_rng(), accelerator.autocast():
+            # Dropout takes no generator: seed torch's own stream by (seed, step, inner step); give it back.
+            with (
+                torch.random.fork_rng(devices=devices),
+                torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"),
+            ):
                 torch.manual_seed(run.key("dropout", index, inner))
                 loss = next(losses, None)
             if loss is None:
@@ -157,7 +198,13 @@ def _accumulate(
                 accelerator.backward(loss)
                 total += float(loss.detach())
     finally:
-        losses.close()  # type: ignore[attr-defined]
+        losses.close()  # undo whatever the objective has open before anyone sees the model again
+
+
+def _drop_gradients_(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Drop all gradients, also of weights that get some but are not trained: else those would pile up."""
+    optimizer.zero_grad(set_to_none=True)
+    model.zero_grad(set_to_none=True)
 
 
 def _to(batch: Batch, device: torch.device) -> Batch:
@@ -168,8 +215,10 @@ def _to(batch: Batch, device: torch.device) -> Batch:
     return Batch(inputs, batch.labels.to(device), batch.ids, extra)
 
 
-def _save(run: Run, model: nn.Module, trained: list[Tensor], optimizer: torch.optim.Optimizer, step: int) -> None:
-    """Keep everything that moves: trained tensors, buffers, optimiser. What is not trained is as it was at the start."""
+def _save(
+    run: Run, model: nn.Module, trained: list[Tensor], optimizer: torch.optim.Optimizer, step: int
+) -> None:
+    """Keep everything that moves: trained tensors, buffers, optimiser; the rest is as it was at the start."""
     tensors = {f"trained.{number}": tensor for number, tensor in enumerate(trained)}
     tensors |= {f"buffer.{name}": buffer for name, buffer in model.named_buffers()}
     for number, state in optimizer.state_dict()["state"].items():
@@ -180,10 +229,13 @@ def _save(run: Run, model: nn.Module, trained: list[Tensor], optimizer: torch.op
 @torch.no_grad()
 def _restore_(run: Run, model: nn.Module, trained: list[Tensor], optimizer: torch.optim.Optimizer) -> int:
     """Put the last saved state back and return the step to go on with; 0 when there is none."""
-    kept = run.kept("fit")
-    if kept is None:
+    kept, begun = run.kept("fit"), run.kept("begun")
+    if kept is None and begun is None:
+        run.keep(
+            "begun", {}, step=0, log_bytes=run.log_size()
+        )  # a kill before the first state cuts back to here
         return 0
-    tensors, facts = kept
+    tensors, facts = kept or begun or ({}, {})
     buffers = dict(model.named_buffers())
     state: dict[int, dict[str, Tensor]] = {}
     for name, value in tensors.items():

@@ -11,7 +11,7 @@ Loss = Callable[[Tensor, Batch], Tensor]
 
 
 def cross_entropy(logits: Tensor, batch: Batch) -> Tensor:
-    """Return -log p(label) of each example in nats, shape [N]; computed in float32 whatever the logits' precision."""
+    """Return -log p(label) of each example in nats, [N], in float32 whatever the logits' precision."""
     return functional.cross_entropy(logits.float(), batch.labels, reduction="none")
 
 

@@ -7,20 +7,26 @@ from torch import Tensor, nn
 class Snapshot:
     """A copy of a model's parameters, buffers and flags (training, requires_grad).
 
-    The copy shares no memory with the model: the released code of one paper kept references, which moved with the weights and
-    made its rewinding a no-op.
+    The copy shares no memory with the model: the released code of one paper kept references, which moved with
+    the weights and made its rewinding a no-op.
+
+    Args:
+        model: what is copied.
+        weights: False leaves the parameters' values out, where they are frozen anyway.
     """
 
-    def __init__(self, model: nn.Module):
-        self.tensors: dict[str, Tensor] = {name: tensor.detach().clone() for name, tensor in _state(model).items()}
+    def __init__(self, model: nn.Module, *, weights: bool = True):
+        state = _state(model) if weights else dict(model.named_buffers())
+        self.tensors: dict[str, Tensor] = {name: tensor.detach().clone() for name, tensor in state.items()}
         self.training = {name: module.training for name, module in model.named_modules()}
         self.trainable = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
 
     @torch.no_grad()
     def restore_(self, model: nn.Module) -> None:
         """Put the model back to what it was, in place; gradients are dropped."""
-        for name, tensor in _state(model).items():
-            tensor.copy_(self.tensors[name])
+        state = _state(model)
+        for name, value in self.tensors.items():
+            state[name].copy_(value)
         for name, module in model.named_modules():
             module.training = self.training[name]
         for name, parameter in model.named_parameters():
