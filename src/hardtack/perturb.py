@@ -31,6 +31,8 @@ def random_start(
     delta = torch.zeros(*tokens.shape, width)
     for row, example in enumerate(ids.tolist()):
         length = int(counts[row])
+        if length == 0:
+            continue  # a decoder's tokenizer makes nothing of a blank text
         drawn = torch.rand(length, width, generator=stream(example))
         delta[row][tokens[row].cpu()] = (drawn * 2 - 1) * (size / (length * width) ** 0.5)
     return delta.to(tokens.device)

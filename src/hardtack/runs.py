@@ -97,10 +97,15 @@ def versions() -> dict[str, str]:
 
 def commit() -> str | None:
     """Return the commit of the source tree this package runs from, or None for an installed package."""
-    here = Path(__file__).parent
-    command = ["git", "-C", str(here), "rev-parse", "HEAD"]
+    git = ["git", "-C", str(Path(__file__).parent)]
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        # Inside somebody else's checkout (a virtual environment there) this file is not tracked.
+        subprocess.run(
+            [*git, "ls-files", "--error-unmatch", Path(__file__).name], capture_output=True, check=True
+        )
+        return subprocess.run(
+            [*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True
+        ).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None
 
@@ -157,8 +162,8 @@ class Run:
         if folder.exists() and not folder.is_dir():
             raise InputError(f"--out {folder} is a file; a run needs a folder of its own")
         record = folder / "recipe.json"
-        owner = json.loads(record.read_text()).get("id") if record.exists() else None
-        if owner is None and folder.exists() and any(p.name != ".lock" for p in folder.iterdir()):
+        owner = _owner(record)
+        if owner is None and folder.exists() and any(not _is_ours(path) for path in folder.iterdir()):
             raise InputError(
                 f"--out {folder} holds files that are not a run's; allowed: a new or empty folder"
             )
@@ -174,6 +179,9 @@ class Run:
             raise InputError(
                 f"--out {folder} is in use by another process; wait for it or choose another"
             ) from None
+        for path in folder.glob(".*.part"):
+            # A process was killed while it wrote; nobody else writes here while we hold the lock.
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
         run = cls(id, seed, folder, parent, dict(recipe), watch, save_seconds, "", lock)
         if owner is None:
             facts = {"id": id, "parent": parent, "seed": seed, "versions": versions(), "commit": commit()}
@@ -266,6 +274,20 @@ class Run:
         if self.folder is not None:
             shutil.rmtree(self.folder / "scratch", ignore_errors=True)
             write_atomic(self.folder / "DONE", json.dumps(facts) + "\n")
+
+
+def _owner(record: Path) -> str | None:
+    """Return the id of the run whose recipe this is, or None where there is none."""
+    try:
+        content = json.loads(record.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return None
+    return content.get("id") if isinstance(content, dict) else None
+
+
+def _is_ours(path: Path) -> bool:
+    """Say whether a run leaves such a file behind when it is killed before its recipe is written."""
+    return path.name == ".lock" or (path.name.startswith(".recipe.json.") and path.suffix == ".part")
 
 
 def _time_of(line: bytes) -> float | None:

@@ -1,0 +1,361 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hardtack import runs
+from hardtack.errors import InputError
+from hardtack.runs import (
+    Run,
+    commit,
+    generator,
+    identify,
+    key,
+    load_tensors,
+    save_tensors,
+    versions,
+    write_atomic,
+)
+
+GOLDEN = Path(__file__).parent / "golden"
+
+# ------------------------------------------------------------------------------------ streams
+
+
+@pytest.mark.parametrize("case", json.loads((GOLDEN / "streams.json").read_text()))
+def test_streams_are_frozen(case):
+    """A changed stream changes every result of every seed: raise the methods' versions if you must."""
+    assert key(*case["of"]) == case["key"]
+    drawn = torch.randint(1000, (4,), generator=generator(*case["of"]))
+    assert drawn.tolist() == case["randint"]
+
+
+@given(st.integers(), st.text(max_size=9), st.integers(0), st.none() | st.integers(0))
+def test_keys_are_63_bits_and_a_function_of_their_arguments(seed, label, step, example):
+    assert key(seed, label, step, example) == key(seed, label, step, example)
+    assert 0 <= key(seed, label, step, example) < 2**63
+
+
+def test_every_argument_of_a_key_counts():
+    variants = [(0, "a"), (1, "a"), (0, "b"), (0, "a", 1), (0, "a", 0, 0), (0, "a", 0, 1), (0, "a", 0, "x")]
+    assert len({key(*variant) for variant in variants}) == len(variants)
+
+
+def test_streams_do_not_touch_torchs_own():
+    before = torch.random.get_rng_state()
+    torch.rand(3, generator=generator(0, "a"))
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_a_part_has_streams_of_its_own():
+    run = Run.nowhere(seed=3)
+    part = run.part("round-1").part("fit")
+    assert run.key("gates", 2) == key(3, "gates", 2)
+    assert part.key("gates", 2) == key(3, "round-1/fit/gates", 2)
+    drawn, expected = (
+        torch.rand(3, generator=g) for g in (part.rng("gates", 2), generator(3, "round-1/fit/gates", 2))
+    )
+    assert torch.equal(drawn, expected)
+
+
+# ------------------------------------------------------------------------------------ names
+
+
+@pytest.mark.parametrize(
+    "case", json.loads((GOLDEN / "run_names.json").read_text()), ids=lambda case: case["id"]
+)
+def test_names_are_frozen(case):
+    """A changed name means that finished work is done again."""
+    wanted = case.pop("id")
+    assert identify(case.pop("kind"), case.pop("method"), **case) == wanted
+
+
+def test_a_name_ignores_the_order_of_settings_and_differs_by_each_of_its_parts():
+    facts = {"version": 1, "settings": {"a": 1, "b": 2}, "parent": None, "seed": 0}
+    name = identify("search", "magnitude", **facts)
+    assert identify("search", "magnitude", **{**facts, "settings": {"b": 2, "a": 1}}) == name
+    changes = [{"version": 2}, {"settings": {"a": 1}}, {"settings": {"a": 1, "b": 3}}, {"parent": "x"}]
+    others = {identify("search", "magnitude", **{**facts, **change}) for change in changes}
+    others |= {identify("train", "magnitude", **facts), identify("search", "random", **facts)}
+    assert len(others - {name}) == 6
+
+
+def test_repeats_stand_side_by_side():
+    names = [identify("train", "clean", version=1, settings={}, parent=None, seed=seed) for seed in (0, 1)]
+    assert {Path(name).parent for name in names} == {Path(names[0]).parent}
+    assert [Path(name).name for name in names] == ["seed-0", "seed-1"]
+
+
+# ------------------------------------------------------------------------------------ files
+
+
+def test_write_atomic_replaces_and_leaves_nothing_else(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    write_atomic(path, "one\n")
+    write_atomic(path, b"two\n")
+    assert path.read_bytes() == b"two\n"
+    assert os.listdir(tmp_path) == ["rows.jsonl"]
+
+
+@pytest.mark.parametrize("broken", ["fsync", "replace"])
+def test_write_atomic_keeps_the_old_content_when_it_fails(tmp_path, monkeypatch, broken):
+    path = tmp_path / "rows.jsonl"
+    write_atomic(path, "old")
+
+    def fail(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(runs.os, broken, fail)
+    with pytest.raises(OSError, match="No space left"):
+        write_atomic(path, "new")
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["rows.jsonl"]
+
+
+def test_save_tensors_keeps_the_old_content_when_it_fails(tmp_path, monkeypatch):
+    path = tmp_path / "state.safetensors"
+    save_tensors(path, {"a": torch.ones(2)}, step=1)
+
+    def fail(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(runs.os, "replace", fail)
+    with pytest.raises(OSError, match="No space left"):
+        save_tensors(path, {"a": torch.zeros(2)}, step=2)
+    tensors, facts = load_tensors(path)
+    assert torch.equal(tensors["a"], torch.ones(2))
+    assert facts == {"step": 1}
+    assert os.listdir(tmp_path) == ["state.safetensors"]
+
+
+def test_tensors_come_back_bit_for_bit_with_their_facts(tmp_path):
+    tensors = {
+        "turned": torch.randn(3, 4).t(),
+        "mask": torch.tensor([True, False]),
+        "half": torch.randn(5).bfloat16(),
+        "scalar": torch.tensor(7),
+        "odd": torch.tensor([float("nan"), -0.0, float("inf")]),
+    }
+    save_tensors(tmp_path / "x.safetensors", tensors, step=3, note={"lr": [0.1, None]})
+    back, facts = load_tensors(tmp_path / "x.safetensors")
+    assert facts == {"step": 3, "note": {"lr": [0.1, None]}}
+    assert back.keys() == tensors.keys()
+    for name, tensor in tensors.items():
+        assert back[name].dtype == tensor.dtype
+        assert back[name].shape == tensor.shape
+        if tensor.is_floating_point():
+            assert torch.equal(
+                back[name].contiguous().view(torch.uint8), tensor.contiguous().view(torch.uint8)
+            )
+        else:
+            assert torch.equal(back[name], tensor)
+
+
+# ------------------------------------------------------------------------------------ folders
+
+
+def opened(folder, id="search-random-01234567/seed-0", **facts):
+    return Run.open(folder, id, **{"recipe": {"task": "toy"}, "seed": 4, **facts})
+
+
+def test_a_new_run_writes_its_recipe(tmp_path):
+    with opened(tmp_path / "new" / "deep", parent="train-clean-1/seed-0") as run:
+        recipe = json.loads((run.folder / "recipe.json").read_text())
+    assert recipe["id"] == run.id == "search-random-01234567/seed-0"
+    assert (recipe["task"], recipe["seed"], recipe["parent"]) == ("toy", 4, "train-clean-1/seed-0")
+    assert recipe["versions"] == versions()
+    assert run.recipe == {"task": "toy"}
+
+
+def test_the_same_run_continues_and_keeps_its_first_recipe(tmp_path):
+    with opened(tmp_path) as run:
+        run.log(step=1)
+    before = (tmp_path / "recipe.json").read_bytes()
+    with opened(tmp_path) as again:
+        assert again.log_size() > 0
+    assert (tmp_path / "recipe.json").read_bytes() == before
+
+
+def test_another_run_in_the_folder_is_refused(tmp_path):
+    opened(tmp_path).close()
+    with pytest.raises(
+        InputError, match=r"holds another run \(search-random-01234567/seed-0, this one is x\)"
+    ):
+        opened(tmp_path, id="x")
+
+
+@pytest.mark.parametrize("foreign", ["thesis.tex", ".git", "recipe.json"])
+def test_a_folder_of_something_else_is_refused_and_left_alone(tmp_path, foreign):
+    (tmp_path / foreign).write_text("[1, 2]")
+    with pytest.raises(InputError, match="holds files that are not a run's"):
+        opened(tmp_path)
+    assert os.listdir(tmp_path) == [foreign]
+
+
+def test_a_damaged_recipe_is_refused(tmp_path):
+    (tmp_path / "recipe.json").write_bytes(b'{"id": \xff')
+    with pytest.raises(InputError, match="holds files that are not a run's"):
+        opened(tmp_path)
+
+
+def test_a_file_is_refused(tmp_path):
+    (tmp_path / "out").write_text("")
+    with pytest.raises(InputError, match="is a file"):
+        opened(tmp_path / "out")
+
+
+def test_a_run_killed_before_its_recipe_was_written_starts_again(tmp_path):
+    (tmp_path / ".lock").touch()
+    (tmp_path / ".recipe.json.4711.part").write_text('{"id": ')
+    with opened(tmp_path):
+        assert sorted(os.listdir(tmp_path)) == [".lock", "recipe.json"]
+
+
+def test_leftovers_of_killed_writes_go(tmp_path):
+    opened(tmp_path).close()
+    (tmp_path / ".rows.jsonl.4711.part").touch()
+    (tmp_path / ".ticket.4711.part").mkdir()
+    opened(tmp_path).close()
+    assert sorted(os.listdir(tmp_path)) == [".lock", "recipe.json"]
+
+
+def test_a_folder_in_use_by_another_process_is_refused_until_that_process_is_gone(tmp_path):
+    opened(tmp_path).close()
+    code = "import filelock, sys; lock = filelock.FileLock(sys.argv[1]); lock.acquire(); print('held', flush=True)\ninput()"
+    command = [sys.executable, "-c", code, str(tmp_path / ".lock")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"held\n"
+        with pytest.raises(InputError, match="is in use by another process"):
+            opened(tmp_path)
+        other.kill()
+        other.wait()
+        opened(tmp_path).close()
+
+
+def test_a_folder_in_use_by_this_process_is_refused_too(tmp_path):
+    with opened(tmp_path), pytest.raises(InputError, match="is in use"):
+        opened(tmp_path)
+    opened(tmp_path).close()
+
+
+# ------------------------------------------------------------------------------------ log, scratch, end
+
+
+def test_log_lines_are_data_in_order(tmp_path, monkeypatch):
+    monkeypatch.setattr(runs.time, "time", lambda: 12.3456)
+    with opened(tmp_path) as run:
+        run.log(step=0, loss=0.5)
+        run.part("warm").log(step=1)
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert lines == [
+        {"part": "", "step": 0, "loss": 0.5, "at": 12.346},
+        {"part": "warm/", "step": 1, "at": 12.346},
+    ]
+
+
+def test_cut_log_drops_what_came_later_and_tells_the_seconds_lost(tmp_path, monkeypatch):
+    now = iter([100.0, 101.0, 103.5, 107.25])
+    monkeypatch.setattr(runs.time, "time", lambda: next(now))
+    with opened(tmp_path) as run:
+        run.log(step=0)
+        run.log(step=1)
+        size = run.log_size()
+        run.log(step=2)
+        run.log(step=3)
+        with open(tmp_path / "log.jsonl", "a") as stream:
+            stream.write('{"step": 4, "a')  # the process was killed here
+        assert run.cut_log(size) == 6.25
+        assert run.log_size() == size
+        assert [json.loads(line)["step"] for line in (tmp_path / "log.jsonl").read_text().splitlines()] == [
+            0,
+            1,
+        ]
+        assert run.cut_log(size) == 0.0
+
+
+def test_cut_log_to_nothing_and_without_a_log(tmp_path, monkeypatch):
+    now = iter([5.0, 7.0])
+    monkeypatch.setattr(runs.time, "time", lambda: next(now))
+    with opened(tmp_path) as run:
+        assert run.log_size() == 0
+        assert run.cut_log(0) == 0.0
+        run.log(step=0)
+        run.log(step=1)
+        assert run.cut_log(0) == 2.0
+        assert (tmp_path / "log.jsonl").read_bytes() == b""
+
+
+def test_keep_and_kept_in_each_part_apart(tmp_path):
+    with opened(tmp_path) as run:
+        part = run.part("round-1")
+        assert run.kept("fit") is None
+        run.keep("fit", {"a": torch.ones(2)}, step=1)
+        part.keep("fit", {"a": torch.zeros(2)}, step=2)
+        assert part.scratch == tmp_path / "scratch" / "round-1"
+        for where, value, step in ((run, 1.0, 1), (part, 0.0, 2)):
+            kept = where.kept("fit")
+            assert kept is not None
+            assert kept[0]["a"].tolist() == [value, value]
+            assert kept[1] == {"step": step}
+        part.discard()
+        assert part.kept("fit") is None
+        assert run.kept("fit") is not None
+
+
+def test_parts_share_folder_and_settings_but_not_the_lock(tmp_path):
+    seen = []
+    with opened(tmp_path, watch=lambda *facts: seen.append(facts), save_seconds=0.5) as run:
+        part = run.part("a")
+        part.tick("training", 1, 3)
+        part.close()
+        with pytest.raises(InputError, match="in use"):
+            opened(tmp_path)
+    assert seen == [("training", 1, 3)]
+    assert (part.id, part.seed, part.folder, part.recipe, part.save_seconds) == (
+        (run.id, run.seed, run.folder, run.recipe, 0.5)
+    )
+
+
+def test_finish_removes_scratch_and_writes_done_last(tmp_path):
+    with opened(tmp_path) as run:
+        run.part("a").keep("fit", {"a": torch.ones(2)})
+        assert not run.finished()
+        run.finish(tickets=2)
+        assert run.finished()
+    assert not (tmp_path / "scratch").exists()
+    assert json.loads((tmp_path / "DONE").read_text()) == {"tickets": 2}
+
+
+def test_nowhere_writes_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = Run.nowhere(seed=2)
+    run.log(step=1)
+    run.keep("fit", {"a": torch.ones(1)})
+    run.tick("training", 1, 2)
+    run.discard()
+    run.finish()
+    assert run.scratch is None
+    assert run.kept("fit") is None
+    assert (run.log_size(), run.cut_log(0), run.finished()) == (0, 0.0, False)
+    assert os.listdir(tmp_path) == []
+
+
+def test_commit_is_of_this_tree_and_never_of_a_checkout_around_an_installed_package(tmp_path, monkeypatch):
+    found = commit()
+    assert found is None or (len(found) == 40 and set(found) <= set("0123456789abcdef"))
+    site = tmp_path / ".venv" / "hardtack"
+    site.mkdir(parents=True)
+    author = ["-c", "user.name=a", "-c", "user.email=a@b.example"]
+    for command in (["init", "-q"], [*author, "commit", "-q", "--allow-empty", "-m", "other"]):
+        subprocess.run(["git", "-C", str(tmp_path), *command], check=True, capture_output=True)
+    monkeypatch.setattr(runs, "__file__", str(site / "runs.py"))
+    assert commit() is None
+    monkeypatch.setenv("PATH", "")
+    assert commit() is None
