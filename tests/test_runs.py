@@ -227,7 +227,10 @@ def test_leftovers_of_killed_writes_go(tmp_path):
 
 def test_a_folder_in_use_by_another_process_is_refused_until_that_process_is_gone(tmp_path):
     opened(tmp_path).close()
-    code = "import filelock, sys; lock = filelock.FileLock(sys.argv[1]); lock.acquire(); print('held', flush=True)\ninput()"
+    code = (
+        "import filelock, sys; lock = filelock.FileLock(sys.argv[1]); lock.acquire();"
+        "print('held', flush=True); input()"
+    )
     command = [sys.executable, "-c", code, str(tmp_path / ".lock")]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdout is not None

@@ -81,7 +81,7 @@ class Prunable:
             InputError: for an unknown kind, a kind that this family has not, or when nothing is left to
                 prune.
         """
-        kinds, patterns = tuple(granularity), tuple(keep_whole)
+        kinds, patterns = tuple(dict.fromkeys(granularity)), tuple(keep_whole)
         base = base_of(model)
         family = FAMILIES.get(getattr(getattr(base, "config", None), "model_type", ""))
         sites: list[Site] = []
@@ -97,7 +97,7 @@ class Prunable:
                     f"granularity {kind!r} is not known for {type(base).__name__}; allowed: weight"
                     + (", head, neuron" if family else "")
                 )
-        kept = tuple(site for site in sites if not any(fnmatch.fnmatch(site.name, p) for p in patterns))
+        kept = tuple(site for site in sites if not any(fnmatch.fnmatchcase(site.name, p) for p in patterns))
         if not kept:
             raise InputError(f"nothing to prune in {type(base).__name__} at granularity {', '.join(kinds)}")
         tensors = dict(base.named_parameters())
@@ -166,16 +166,13 @@ class Prunable:
             if site.exit.index is None:
                 out[site.name] = values[site.exit.param].flatten()
                 continue
-            total = torch.zeros(site.units)
+            parts = []
             for param, dim, index in site.slices:
-                along = (
-                    values[param].movedim(dim, 0).flatten(1).sum(1)
-                    if values[param].dim() > 1
-                    else values[param]
-                )
                 assert index is not None
-                total += along[index].sum(1)
-            out[site.name] = total
+                others = [axis for axis in range(values[param].dim()) if axis != dim]
+                along = values[param].sum(others) if others else values[param]
+                parts.append(along[index.to(along.device)].sum(1))
+            out[site.name] = torch.stack(parts).sum(0)
         return out
 
 
@@ -197,13 +194,15 @@ def _elements(base: nn.Module, name: str, inputs: int = 1) -> Site:
 def _weights(base: nn.Module, family: Family | None) -> list[Site]:
     if family is None:
         kinds = (nn.Linear, nn.Conv1d, nn.Conv2d, Conv1D)
+        first = {
+            name for name, _ in base.named_parameters()
+        }  # a tied weight counts once, under its first name
         found = [
-            (f"{name}.weight", module) for name, module in base.named_modules() if isinstance(module, kinds)
+            (f"{name}.weight".removeprefix("."), int(not isinstance(module, Conv1D)))
+            for name, module in base.named_modules()
+            if isinstance(module, kinds)
         ]
-        return [
-            _elements(base, name.removeprefix("."), int(not isinstance(module, Conv1D)))
-            for name, module in found
-        ]
+        return [_elements(base, name, inputs) for name, inputs in found if name in first]
     modules = dict.fromkeys(
         (family.query.module, family.key.module, family.value.module, family.attention_out)
     )

@@ -49,6 +49,8 @@ class Sparsity:
                 raise InputError(
                     f"sparsity {words!r}: kind {unknown[0]!r} does not exist; allowed: {', '.join(KINDS)}"
                 )
+            if len(dict(pairs)) < len(pairs):
+                raise InputError(f"sparsity {words!r} names a kind twice; allowed: each kind once")
             return cls(per_kind=tuple(sorted(pairs)))
         return cls(fraction=_fraction(words, words))
 
@@ -81,7 +83,7 @@ def _fraction(value: str, whole: str) -> float:
             f"sparsity {whole!r}: {value!r} is not a fraction; "
             "allowed: 0 <= sparsity < 1, head=0.2,neuron=0.4, 2:4, learned"
         )
-    return number
+    return number + 0.0  # -0 becomes 0, which reads better in a folder's name
 
 
 def cut(scores: Tensor, count: int, eligible: Tensor | None = None) -> Tensor:
@@ -97,6 +99,7 @@ def cut(scores: Tensor, count: int, eligible: Tensor | None = None) -> Tensor:
         raise InputError("scores hold NaN or infinity; nothing can be ranked")
     if eligible is not None:
         flat = torch.where(eligible.flatten(), flat, torch.inf)
+    assert 0 <= count <= (flat.numel() if eligible is None else int(eligible.sum()))
     mask = torch.ones_like(flat, dtype=torch.bool)
     if count == 0:
         return mask.view(scores.shape)
@@ -110,7 +113,7 @@ def cut(scores: Tensor, count: int, eligible: Tensor | None = None) -> Tensor:
 
 def round_half_up(number: float) -> int:
     """Round to the nearest integer, halves up (Python rounds halves to even)."""
-    return math.floor(number + 0.5 + 1e-9)
+    return math.floor(number + 0.5 + max(1e-9, 4 * math.ulp(number)))  # 0.285 * 100 is 28.499999999999996
 
 
 def draw(
@@ -134,6 +137,8 @@ def draw(
         raise InputError(
             "sparsity 'learned' is for methods that close units themselves; allowed here: a fraction or n:m"
         )
+    if unknown := [kind for kind, _ in sparsity.per_kind if kind not in view.granularity]:
+        raise InputError(f"sparsity {sparsity} names {unknown[0]!r}; allowed: {', '.join(view.granularity)}")
     masks: dict[str, Tensor] = {}
     for kind in view.granularity:
         sites = [site.name for site in view.sites if site.kind == kind]
@@ -171,7 +176,7 @@ def _global(scores: Mapping[str, Tensor], fraction: float, floor: int) -> dict[s
     count = round_half_up(fraction * joined.numel())
     eligible = None
     if floor and scores:
-        protected = [~cut(-score, floor) for score in scores.values()]  # the best of each site stays
+        protected = [cut(score, score.numel() - floor) for score in scores.values()]  # each site's best stays
         eligible = ~torch.cat([part.flatten() for part in protected])
         if count > int(eligible.sum()):
             raise InputError(
@@ -214,6 +219,8 @@ def _banks(by_row: tuple[Tensor, torch.Size, int], keep: int, bank: int, name: s
 
 def _lowest(rows: Tensor, count: int) -> Tensor:
     """Mask out the `count` lowest of each row; among equals the later position goes first."""
+    if not torch.isfinite(rows).all():
+        raise InputError("scores hold NaN or infinity; nothing can be ranked")
     order = rows.flip(1).sort(dim=1, stable=True).indices
     mask = torch.ones_like(rows, dtype=torch.bool)
     gone = rows.shape[1] - 1 - order[:, :count]
