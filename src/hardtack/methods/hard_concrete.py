@@ -104,7 +104,9 @@ class HardConcrete:
             yield from objective(model, batch, progress, rng)
             yield Unclipped(price(progress) * gates.expected_open(self.mean_of))
 
-        optimizer = torch.optim.AdamW(gates.parameters(), lr=self.lr, weight_decay=self.weight_decay)
+        optimizer = torch.optim.AdamW(
+            gates.parameters(), lr=self.lr, weight_decay=self.weight_decay, fused=True
+        )
         total = self.steps(len(data.train))
         origin = Snapshot(start, weights=False)  # weights are frozen, but training moves statistics
         try:
@@ -120,5 +122,9 @@ class HardConcrete:
         learned = {name: (gate > 0).cpu() for name, gate in gates.expected().items()}
         facts = {"open": float(gates.expected_open(self.mean_of).detach()), "objective": objective.name}
         for sparsity in self.sparsities:
+            if sparsity.learned and all(mask.all() for mask in learned.values()):
+                raise InputError(
+                    f"learned: {total} steps closed no gate; choose a higher price or more epochs"
+                )
             masks = checked(learned, "learned") if sparsity.learned else draw(view, scores, sparsity)
             yield Ticket.of(base, view, masks, **record(self, run, sparsity, **facts))

@@ -121,7 +121,9 @@ class Iterative:
     def _train(
         self, model: nn.Module, ticket: Ticket, data: Data, objective: Objective, run: Run, label: str
     ) -> None:
-        optimizer = torch.optim.AdamW(model.parameters(), lr=self.lr, weight_decay=self.weight_decay)
+        optimizer = torch.optim.AdamW(
+            model.parameters(), lr=self.lr, weight_decay=self.weight_decay, fused=True
+        )
         for step in fit_steps(
             model, data.train, objective, optimizer, total=self._round_steps(len(data.train)),
             lr=Constant(self.lr), run=run, clip=self.clip, hold=ticket, label=label,
@@ -144,12 +146,15 @@ class Iterative:
         """Return what will be gone after the next cut, in exact counts: the sum of the rounded cuts."""
         if self.schedule == "linear":
             return Sparsity(fraction=self._removed(done))
-        after = _gone(view, masks, self.share)
-        if after == _gone(view, masks):
-            raise InputError(
-                f"share {self.share} of what is left at {after} cuts nothing, so sparsity "
-                f"{max(map(_fraction, self.sparsities))} is out of reach; choose a larger share"
-            )
+        before, after = _gone(view, masks), _gone(view, masks, self.share)
+        last = max(map(_fraction, self.sparsities))
+        for kind, count in _units(view).items():
+            gone = round_half_up(after.of(kind) * count)
+            if after.of(kind) == before.of(kind) and gone < round_half_up(last * count):
+                raise InputError(
+                    f"share {self.share} cuts none of the {count - gone} {kind} units left, so sparsity "
+                    f"{last} is out of reach; choose a larger share"
+                )
         return after
 
     def _reached(self, wanted: Sparsity, path: Sparsity, view: Prunable, done: int) -> bool:
@@ -157,12 +162,9 @@ class Iterative:
         fraction = _fraction(wanted)
         if self.schedule == "linear" or abs(fraction - self._removed(done)) < NEAR:
             return self._passed(fraction, done)
-        counts = {
-            kind: sum(site.units for site in view.sites if site.kind == kind) for kind in view.granularity
-        }
         return all(
             round_half_up(fraction * count) <= round_half_up(path.of(kind) * count)
-            for kind, count in counts.items()
+            for kind, count in _units(view).items()
         )
 
 
@@ -171,14 +173,16 @@ def _fraction(sparsity: Sparsity) -> float:
     return sparsity.fraction
 
 
+def _units(view: Prunable) -> dict[str, int]:
+    return {kind: sum(site.units for site in view.sites if site.kind == kind) for kind in view.granularity}
+
+
 def _gone(view: Prunable, masks: Masks, share: float = 0.0) -> Sparsity:
     """Return what of each kind is gone once `share` of what the masks leave is cut too, in exact counts."""
     pairs = []
-    for kind in view.granularity:
-        parts = [masks[site.name] for site in view.sites if site.kind == kind]
-        units, left = sum(part.numel() for part in parts), sum(int(part.sum()) for part in parts)
-        if units:
-            pairs.append((kind, 1 - (left - round_half_up(share * left)) / units))
+    for kind, count in _units(view).items():
+        left = sum(int(masks[site.name].sum()) for site in view.sites if site.kind == kind)
+        pairs.append((kind, 1 - (left - round_half_up(share * left)) / count if count else 0.0))
     return Sparsity(per_kind=tuple(pairs))
 
 
