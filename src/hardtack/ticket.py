@@ -7,7 +7,6 @@ memory is taken.
 
 import dataclasses
 import json
-import math
 import os
 import shutil
 from collections.abc import Iterable, Mapping
@@ -161,8 +160,7 @@ class Ticket:
         """Write the ticket into its base: changed weights, then zeros, in place.
 
         Raises:
-            InputError: when `model` is not the ticket's base (its fingerprint differs) or its units do not
-                fit.
+            InputError: when `model` is not the ticket's base (by its fingerprint) or its units do not fit.
         """
         view = self.view(model)
         if (found := fingerprint(model, self.base.fresh)) != self.base.fingerprint:
@@ -176,6 +174,7 @@ class Ticket:
                 raise InputError(
                     f"ticket's weight {name} {tuple(value.shape)} does not fit {type(model).__name__}"
                 )
+        for name, value in self.weights.items():
             tensors[name].copy_(value)
         for name, mask in view.spread(self.masks).items():
             tensors[name].mul_(mask.to(tensors[name].device))
@@ -188,26 +187,29 @@ class Ticket:
         """
         view = self.view(model)
         tensors = view.tensors(model)
-        held = Held(
-            (tensors[name], mask.to(tensors[name].device, tensors[name].dtype))
-            for name, mask in view.spread(self.masks).items()
-        )
+        held = Held((tensors[name], mask.to(tensors[name])) for name, mask in view.spread(self.masks).items())
         held.weights_()
         return held
 
     def save(self, folder: Path | str) -> None:
-        """Write the ticket's folder; what stands there is replaced only when the new one is complete."""
+        """Write the ticket's folder; a ticket that stands there is replaced once the new one is complete.
+
+        Raises:
+            InputError: when something else than a ticket stands there.
+        """
         folder = Path(folder)
-        temporary = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+        is_ticket = (folder / "ticket.json").is_file()
+        if folder.exists() and not is_ticket and not (folder.is_dir() and not any(folder.iterdir())):
+            raise InputError(f"{folder} is no ticket and not empty; a ticket needs a folder of its own")
+        mine = f".{folder.name}.{os.getpid()}"
+        temporary, old = folder.with_name(f"{mine}.part"), folder.with_name(f"{mine}.old.part")
+        shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         try:
             packed = {name: np.packbits(mask.cpu().numpy()) for name, mask in self.masks.items()}
             save_arrays(packed, temporary / "masks.safetensors")
             if self.weights:
-                arrays = {
-                    name: value.detach().cpu().float().contiguous().numpy()
-                    for name, value in self.weights.items()
-                }
+                arrays = {n: w.detach().cpu().float().contiguous().numpy() for n, w in self.weights.items()}
                 save_arrays(arrays, temporary / "weights.safetensors")
             record = {
                 "format": FORMAT,
@@ -220,35 +222,38 @@ class Ticket:
             }
             (temporary / "ticket.json").write_text(json.dumps(record, indent=1) + "\n")
             if folder.exists():
-                shutil.rmtree(folder)
+                os.replace(folder, old)  # two renames: whatever kills us, no half of a ticket stands there
             os.replace(temporary, folder)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+            if old.exists():
+                shutil.rmtree(old) if folder.exists() else os.replace(old, folder)
 
     @classmethod
     def load(cls, folder: Path | str) -> "Ticket":
         """Read a ticket's folder.
 
         Raises:
-            InputError: when a file is missing, malformed, of another format, or its sizes are not the
-                declared ones.
+            InputError: when a file is missing, malformed, of another format, or not of the declared sizes.
         """
         folder = Path(folder)
         record = _record(folder)
         try:
-            units = {str(name): int(count) for name, count in record["units"].items()}
+            units = dict(record["units"])
             base = Base(**{**record["base"], "fresh": tuple(record["base"]["fresh"])})
             kinds, whole = tuple(record["granularity"]), tuple(record["keep_whole"])
             origin = dict(record["origin"])
+            if not units or not all(isinstance(count, int) and count > 0 for count in units.values()):
+                raise ValueError("units must be whole numbers above 0, one a site, of one site or more")
+            words = (base.id, base.fingerprint, *base.fresh, *kinds, *whole)
+            if not all(isinstance(word, str) for word in words):
+                raise ValueError("names must be strings")
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(f"{folder / 'ticket.json'} is no ticket record: {error}") from None
-        arrays = _arrays(
-            folder / "masks.safetensors", {name: (-(-count // 8),) for name, count in units.items()}, "U8"
-        )
-        masks = {
-            name: torch.from_numpy(np.unpackbits(arrays[name].numpy(), count=units[name])).view(torch.bool)
-            for name in units
-        }
+        shapes = {name: (-(-count // 8),) for name, count in units.items()}
+        packed = _arrays(folder / "masks.safetensors", shapes, "U8")
+        bits = {name: np.unpackbits(packed[name].numpy(), count=units[name]) for name in units}
+        masks = {name: torch.from_numpy(mask).view(torch.bool) for name, mask in bits.items()}
         changed = folder / "weights.safetensors"
         weights = _arrays(changed, None, "F32") if changed.exists() else {}
         return cls(base, masks, kinds, weights, origin, whole)
@@ -262,7 +267,7 @@ def _record(folder: Path) -> dict[str, Any]:
         raise InputError(f"{path} has {path.stat().st_size} bytes; allowed: {MAX_JSON_BYTES}")
     try:
         record = json.loads(path.read_text())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not JSON: {error}") from None
     if not isinstance(record, dict) or record.get("format") != FORMAT:
         found = record.get("format") if isinstance(record, dict) else type(record).__name__
@@ -277,10 +282,8 @@ def _arrays(path: Path, shapes: Mapping[str, tuple[int, ...]] | None, dtype: str
     try:
         with safe_open(path, framework="pt") as stream:
             names = set(stream.keys())
-            if shapes is not None and names != set(shapes):
-                raise InputError(
-                    f"{path} holds other sites than ticket.json names: {min(names ^ set(shapes))}"
-                )
+            if shapes is not None and (odd := names ^ shapes.keys()):
+                raise InputError(f"{path} holds other sites than ticket.json names: {min(odd)}")
             for name in names:
                 part = stream.get_slice(name)
                 shape = tuple(part.get_shape())
@@ -288,10 +291,6 @@ def _arrays(path: Path, shapes: Mapping[str, tuple[int, ...]] | None, dtype: str
                     raise InputError(
                         f"{path}: {name} is {part.get_dtype()} {shape}, declared {dtype} "
                         f"{shapes[name] if shapes else 'of any shape'}"
-                    )
-                if math.prod(shape) > path.stat().st_size:
-                    raise InputError(
-                        f"{path}: {name} claims {math.prod(shape)} elements, more than the file holds"
                     )
             return {name: stream.get_tensor(name) for name in names}
     except SafetensorError as error:
