@@ -61,10 +61,20 @@ def added_to_embeddings(model: nn.Module, delta: Tensor) -> Iterator[None]:
 
     A hook on the lookup, not `inputs_embeds`: the model still sees its input ids, so token types, padding,
     position ids (which some families derive from the ids) and a decoder's last-token pooling stay right.
+    Only the first lookup of a forward gets it, because GPT-2 looks its token types up in the same table.
     """
     lookup: nn.Module = model.get_input_embeddings()  # type: ignore[operator]
-    handle = lookup.register_forward_hook(lambda module, inputs, output: output + delta.to(output.dtype))
+    waiting = [True]
+
+    def arm(module: nn.Module, inputs: object) -> None:
+        waiting[:] = [True]
+
+    def add(module: nn.Module, inputs: object, output: Tensor) -> Tensor:
+        return output + delta.to(output.dtype) if waiting and waiting.pop() else output
+
+    handles = [model.register_forward_pre_hook(arm), lookup.register_forward_hook(add)]
     try:
         yield
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()
