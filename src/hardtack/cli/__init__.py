@@ -27,8 +27,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         _complain("interrupted; the same command resumes where it stopped")
         return INTERRUPTED
     except BrokenPipeError:  # `hardtack show ... | head` closed our standard output
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return OURS
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains at exit
+        return DONE
     except Exception as error:
         line = one_line(error)
         if line is None:

@@ -1,5 +1,6 @@
 """Shows how far the work is, how fast it goes and how long it still takes; always on standard error."""
 
+import shutil
 import sys
 import time
 from types import TracebackType
@@ -39,13 +40,15 @@ class Bars:
         bar = self.bars.get(label)
         if bar is None:
             # A resumed run starts at `done`: only what is done from here on counts for the rate.
+            screen = shutil.get_terminal_size()  # 80 x 24 where a terminal claims to have no size
             bar = tqdm(
                 total=total,
                 initial=done,
                 desc=label,
                 delay=QUIET_SECONDS,
                 file=sys.stderr,
-                dynamic_ncols=True,
+                ncols=screen.columns,
+                nrows=screen.lines,
             )
             self.bars[label] = bar
         bar.update(done - bar.n)
