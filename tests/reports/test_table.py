@@ -40,16 +40,44 @@ def test_rows_are_shown_with_intervals_and_flags_once():
     assert max(map(len, text.splitlines())) <= 100
 
 
+def demo():
+    lines = []
+    for i, (name, sparsity, ticket) in enumerate([("dense", None, None), ("robust-ticket", 0.3, 2_700_000)]):
+        seconds = {"search_seconds": 20.0 if ticket else None, "train_seconds": 10.0, "attack_seconds": 5.4}
+        line = {"name": name, "sparsity": sparsity, "ticket_bytes": ticket, **seconds}
+        lines.append({**line, "rows": rows()[2 * i : 2 * i + 2]})
+    return {
+        "lines": lines,
+        "note": "1 seed: a demonstration, no claim",
+        "seconds": 250.0,
+        "folder": "runs/demo",
+    }
+
+
 def test_the_card_has_one_line_a_model():
-    found = card(rows())
-    assert [line["method"] for line in found["lines"]] == ["dense", "hard_concrete"]
-    assert (found["attacks"], found["seeds"]) == (["deepwordbug"], 1)
-    text = card_text({"rows": rows()})
-    lines = text.splitlines()
-    assert len(lines) == 4
-    assert lines[3].split("|")[1:-1] == [
-        *(" hard_concrete ", " freelb    ", "     0.30 ", " 90.9 MB ", " 0.880 ", " 0.300 [0.241, 0.367] ")
-    ]
+    found = card(demo())
+    dense, robust = found["lines"]
+    assert (dense["sparsity"], dense["bytes"], dense["clean"], dense["seconds"]) == (
+        0.0,
+        90_900_000,
+        0.9,
+        15.4,
+    )
+    assert (robust["sparsity"], robust["bytes"], robust["clean"], robust["seconds"]) == (
+        0.3,
+        2_700_000,
+        0.88,
+        35.4,
+    )
+    assert robust["under_attack"]["deepwordbug"] == pytest.approx([0.3, 0.2407, 0.3668], abs=1e-4)
+    assert found["examples"] == [200]
+
+
+def test_the_card_as_text():
+    lines = card_text(demo()).splitlines()
+    assert lines[3] == "| robust-ticket |     0.30 |  2.7 MB | 0.880 | 0.30 [0.24, 0.37] |      35 |"
+    assert lines[-1] == "1 seed: a demonstration, no claim; 4 min 10 s in all; everything is in runs/demo"
+    assert max(map(len, lines)) <= 100
 
 
 def test_sparsity_is_a_fraction_or_as_it_is():

@@ -56,7 +56,16 @@ def test_seconds(seconds, shown):
 
 def test_facts_have_units():
     shown = facts_text(
-        {"disk_bytes": 2_000_000, "train_seconds": 90, "seed": 1234, "steps": 1234, "x": None, "d": {"a": 1}}
+        {
+            "disk_bytes": 2_000_000,
+            "train_seconds": 90,
+            "seed": 1234,
+            "steps": 1234,
+            "x": None,
+            "d": {"a": 1, "b": {}},
+            "e": [{"c": 2}],
+            "f": ["g", "h"],
+        }
     )
     for line in (
         "disk_bytes    | 2.0 MB",
@@ -65,4 +74,11 @@ def test_facts_have_units():
         "steps         | 1,234",
     ):
         assert line in shown
-    assert '{"a": 1}' in shown
+    for line in (
+        "d.a           | 1",
+        "d.b           | -",
+        '[{"c": 2}]',
+        "| f             | g",
+        "|               | h",
+    ):
+        assert line in shown

@@ -181,9 +181,8 @@ def _ticket_text(result: Row) -> str:
         name: result[name]
         for name in ("folder", "granularity", "keep_whole", "changed_tensors", "disk_bytes")
     }
-    base = {f"base {name}": value for name, value in result["base"].items()}
-    origin = {f"origin {name}": value for name, value in result["origin"].items()}
-    return f"{sites}\n\n{facts_text(facts | base | origin)}"
+    more = {"base": result["base"], "origin": result["origin"]}
+    return f"{sites}\n\n{facts_text(facts | more)}"
 
 
 def _run_text(result: Row) -> str:

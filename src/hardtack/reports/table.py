@@ -1,11 +1,10 @@
 """Tables of result rows: one line a row, or the card with one line a model."""
 
-import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 from hardtack.reports.folders import Row
-from hardtack.reports.text import byte_text, rate_text, table
+from hardtack.reports.text import byte_text, rate_text, second_text, table
 from hardtack.stats import Interval, proportion
 
 
@@ -44,37 +43,53 @@ def sparsity_text(sparsity: Any) -> str:
     return "-" if sparsity is None else str(sparsity)
 
 
-def card(rows: Sequence[Row]) -> Row:
-    """Gather rows into one line a model: clean over the whole split, and under each attack."""
-    names = ("method", "objective", "sparsity", "model", "ticket", "seed")
-    lines: dict[str, Row] = {}
-    for row in rows:
-        what = {name: row.get(name) for name in names}
-        line = lines.setdefault(json.dumps(what, default=str), {**what, "clean": None, "attacks": {}})
-        line["disk_bytes"] = row.get("disk_bytes")
-        if row.get("attack"):
-            line["attacks"][row["attack"]] = row
-        else:
-            line["clean"] = row
-    return {
-        "lines": list(lines.values()),
-        "attacks": list(dict.fromkeys(row["attack"] for row in rows if row.get("attack"))),
-        "seeds": len({row.get("seed") for row in rows}),
-    }
+def card(result: Row) -> Row:
+    """Gather the demo's lines, one a model, into what the card shows.
+
+    Args:
+        result: what `stages.demo` returns; each of its `lines` is one model with its `rows`.
+    """
+    lines = []
+    for line in result["lines"]:
+        attacked = {
+            row["attack"]: wilson(row, "accuracy_under_attack") for row in line["rows"] if row["attack"]
+        }
+        size = line["rows"][0]["disk_bytes"] if line["ticket_bytes"] is None else line["ticket_bytes"]
+        lines.append(
+            {
+                "name": line["name"],
+                "sparsity": line["sparsity"] or 0.0,
+                "bytes": size,
+                "clean": next(row["clean_accuracy"] for row in line["rows"] if row["attack"] is None),
+                "under_attack": {name: list(interval) for name, interval in attacked.items() if interval},
+                "seconds": sum(
+                    line[name] or 0.0 for name in ("search_seconds", "train_seconds", "attack_seconds")
+                ),
+            }
+        )
+    examples = sorted({row["examples"] for line in result["lines"] for row in line["rows"] if row["attack"]})
+    return {"lines": lines, "examples": examples, "note": result["note"], "seconds": result["seconds"]}
 
 
 def card_text(result: Row) -> str:
-    """Render the demo's card."""
-    found = card(result["rows"])
+    """Render the demo's card: a line a model with sparsity, size, clean and attacked accuracy, seconds."""
+    found = card(result)
+    attacks = list(dict.fromkeys(name for line in found["lines"] for name in line["under_attack"]))
     cells = []
     for line in found["lines"]:
-        clean = line["clean"] or next(iter(line["attacks"].values()))
-        size = None if line["disk_bytes"] is None else byte_text(line["disk_bytes"])
-        under = [
-            interval_text(line["attacks"].get(attack, {}), "accuracy_under_attack")
-            for attack in found["attacks"]
+        under = [line["under_attack"].get(name) for name in attacks]
+        shown = [None if one is None else f"{one[0]:.2f} [{one[1]:.2f}, {one[2]:.2f}]" for one in under]
+        size = None if line["bytes"] is None else byte_text(line["bytes"])
+        what = [line["name"], sparsity_text(line["sparsity"]), size, f"{line['clean']:.3f}"]
+        cells.append([*what, *shown, f"{line['seconds']:.0f}"])
+    head = ("model", "sparsity", "size", "clean", *attacks, "seconds")
+    examples = ", ".join(map(str, found["examples"]))
+    return "\n".join(
+        [
+            table(head, cells, right=range(1, len(head))),
+            "clean: accuracy on the whole test split; attacks: accuracy left under attack, 95% interval,",
+            f"on the same {examples} examples for every model",
+            "size: a model's folder, or a ticket without its base; seconds: search, training and attacks",
+            f"{found['note']}; {second_text(found['seconds'])} in all; everything is in {result['folder']}",
         ]
-        what = [line["method"], line["objective"], sparsity_text(line["sparsity"]), size]
-        cells.append([*what, rate_text(clean["clean_accuracy"]), *under])
-    head = ("method", "objective", "sparsity", "size", "clean", *found["attacks"])
-    return table(head, cells, right=range(2, len(head)))
+    )

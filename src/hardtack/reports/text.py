@@ -69,14 +69,23 @@ def signed_text(value: float, low: float, high: float) -> str:
 
 
 def facts_text(facts: Mapping[str, Any]) -> str:
-    """Render names and values as a table of two columns."""
-    return table(("name", "value"), [(name, fact(name, value)) for name, value in facts.items()])
+    """Render names and values as a table of two columns, the parts of a nested dict line by line."""
+    flat: dict[str, Any] = {}
+    for name, value in facts.items():
+        flat |= (
+            {f"{name}.{part}": inner for part, inner in value.items()}
+            if isinstance(value, Mapping)
+            else {name: value}
+        )
+    return table(("name", "value"), [(name, fact(name, value)) for name, value in flat.items()])
 
 
 def fact(name: str, value: Any) -> str:
     """Write one value for a table of facts: bytes and seconds with a unit, nested values as JSON."""
     if value is None or value in ([], {}):
         return "-"
+    if isinstance(value, list) and all(isinstance(part, str) for part in value):
+        return "\n".join(value)
     if isinstance(value, bool | str):
         return str(value)
     if name.endswith("bytes"):
