@@ -10,6 +10,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from hardtack.prunable import Prunable
 
@@ -83,6 +84,7 @@ class _HardConcrete(torch.autograd.Function):
         return (soft * (ZETA - GAMMA)).add_(GAMMA).clamp_(0, 1)
 
     @staticmethod
+    @once_differentiable  # a second derivative is refused instead of silently wrong
     def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
         (soft,) = ctx.saved_tensors
         low, high = -GAMMA / (ZETA - GAMMA), (1 - GAMMA) / (ZETA - GAMMA)
