@@ -210,7 +210,7 @@ def test_settings_out_of_range_are_refused_in_one_line(name, field, value, allow
 class Reference:
     """The model as a function of its parameters and of delta: each token gets a vocabulary entry of its own.
 
-    Token (n, l) becomes id pad + 1 + n * L + l, and that row of the embedding matrix is its word's plus delta:
+    Token (n, l) becomes id pad + 1 + n * L + l, and that row of the embeddings is its word's plus delta:
     no hook, no inputs_embeds. Padding keeps its id, because families derive masks and positions from it.
     """
 

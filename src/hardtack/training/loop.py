@@ -231,9 +231,8 @@ def _restore_(run: Run, model: nn.Module, trained: list[Tensor], optimizer: torc
     """Put the last saved state back and return the step to go on with; 0 when there is none."""
     kept, begun = run.kept("fit"), run.kept("begun")
     if kept is None and begun is None:
-        run.keep(
-            "begun", {}, step=0, log_bytes=run.log_size()
-        )  # a kill before the first state cuts back to here
+        # A run killed before its first saved state cuts its log back to here.
+        run.keep("begun", {}, step=0, log_bytes=run.log_size())
         return 0
     tensors, facts = kept or begun or ({}, {})
     buffers = dict(model.named_buffers())
