@@ -88,7 +88,7 @@ def test_a_run_folder(ticket):
     assert found["state"] == "done"
     assert found["rows"][0]["id"] == "r"
     text = show_text(found)
-    for part in ("search-magnitude-0", "0.4286", "0.500 [0.150, 0.850]", "flag: few examples"):
+    for part in ("search-magnitude-0", "0.4286", "0.500 [0.150, 0.850]", "flag few examples"):
         assert part in text
 
 

@@ -36,7 +36,7 @@ def test_rows_are_shown_with_intervals_and_flags_once():
     text = rows_text(rows())
     assert "0.300 [0.241, 0.367]" in text
     assert "| clean " in text
-    assert text.count("flag: one seed") == 1
+    assert text.count("flag one seed") == 1
     assert max(map(len, text.splitlines())) <= 100
 
 

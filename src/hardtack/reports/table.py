@@ -1,26 +1,40 @@
 """Tables of result rows: one line a row, or the card with one line a model."""
 
-from collections.abc import Iterable
+import textwrap
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from hardtack.reports.folders import Row
-from hardtack.reports.text import byte_text, rate_text, second_text, table
+from hardtack.reports.text import WIDTH, byte_text, rate_text, second_text, table
 from hardtack.stats import Interval, proportion
 
 
-def rows_text(rows: Iterable[Row]) -> str:
-    """Render result rows: what was measured, clean, and under attack with its Wilson interval."""
+def rows_text(rows: Iterable[Row], explain: Mapping[str, str] | None = None) -> str:
+    """Render result rows: clean, and under attack with its Wilson interval; then the flags.
+
+    Args:
+        rows: as in rows.jsonl.
+        explain: flag -> what it means.
+    """
     cells, flags = [], []
     for row in rows:
-        cells.append((
-            row.get("method"), sparsity_text(row.get("sparsity")), row.get("seed"), row.get("split"),
-            row.get("attack") or "clean", row.get("examples"), rate_text(row.get("clean_accuracy")),
-            interval_text(row, "accuracy_under_attack"),
-            None if row.get("mean_queries") is None else f"{row['mean_queries']:.1f}",
-        ))  # fmt: skip
-        flags += [f"flag: {flag}" for flag in row.get("flags") or ()]
-    head = ("method", "sparsity", "seed", "split", "attack", "n", "clean", "under attack", "queries")
-    return "\n".join([table(head, cells, right=(1, 2, 5, 6, 7, 8)), *dict.fromkeys(flags)])
+        what = [
+            row.get("method"),
+            sparsity_text(row.get("sparsity")),
+            row.get("split"),
+            row.get("attack") or "clean",
+        ]
+        clean, under = rate_text(row.get("clean_accuracy")), interval_text(row, "accuracy_under_attack")
+        queries = row.get("mean_queries")
+        cells.append(
+            [*what, row.get("examples"), clean, under, None if queries is None else f"{queries:.1f}"]
+        )
+        flags += row.get("flags") or ()
+    head = ("method", "sparsity", "split", "attack", "n", "clean", "under attack [95%]", "queries")
+    notes = [f"flag {flag}: {(explain or {}).get(flag, '')}".rstrip(": ") for flag in dict.fromkeys(flags)]
+    return "\n".join(
+        [table(head, cells, right=(1, 4, 5, 6, 7)), *(textwrap.fill(note, WIDTH) for note in notes)]
+    )
 
 
 def wilson(row: Row, name: str) -> Interval | None:

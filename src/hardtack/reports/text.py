@@ -88,10 +88,12 @@ def fact(name: str, value: Any) -> str:
         return "\n".join(value)
     if isinstance(value, bool | str):
         return str(value)
+    if not isinstance(value, int | float):
+        return json.dumps(value, ensure_ascii=False)
     if name.endswith("bytes"):
         return byte_text(value)
     if name.endswith("seconds"):
         return second_text(value)
     if isinstance(value, int):
-        return f"{value:,}" if name not in ("seed", "format") else str(value)
-    return f"{value:.4g}" if isinstance(value, float) else json.dumps(value, ensure_ascii=False)
+        return f"{value:,}" if name.rpartition(".")[2] not in ("seed", "head_seed", "format") else str(value)
+    return f"{value:.4g}"
