@@ -117,6 +117,8 @@ def test_a_task_of_ones_own(tmp_path):
     text = show_text(found)
     assert "cut from training" in text
     assert max(map(len, text.splitlines())) <= 110
+    fewer = show(str(tmp_path), Reading(train_examples=10, seed=1))
+    assert [split["examples"] for split in fewer["splits"]] == [10, 5, 5]
     longer = show(str(tmp_path), Reading(min_words=4))
     assert sum(split["examples"] for split in longer["splits"]) == 10
 

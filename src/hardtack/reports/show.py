@@ -23,6 +23,8 @@ class Reading:
     )
     label_column: str | None = field(default=None, metadata={"help": "column of the labels"})
     min_words: int = field(default=0, metadata={"help": "rows with fewer words are left out of every split"})
+    train_examples: int | None = field(default=None, metadata={"help": "show a stratified draw of training"})
+    seed: int = field(default=0, metadata={"help": "of that draw; a cut split never depends on it"})
 
 
 def show(thing: str, reading: Reading | None = None) -> Row:
@@ -119,7 +121,7 @@ def show_task(name: str, reading: Reading) -> Row:
     from hardtack.tasks.text import load_task
 
     task = load_task(name, text_column=reading.text_column, label_column=reading.label_column)
-    task = task.limited(min_words=reading.min_words)
+    task = task.limited(reading.train_examples, reading.min_words, reading.seed)
     splits = []
     for split, data in task.splits.items():
         words = np.array([sum(len(text.split()) for text in texts) for texts in data.texts])
