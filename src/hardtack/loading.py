@@ -1,6 +1,5 @@
 """From a name to a plain model in float32, its tokenizer, and the record of what it was (`Base`)."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,7 +50,8 @@ def load(
         trained_head: refuse a model whose head is missing or has another number of classes.
 
     Raises:
-        InputError: when `name` is no model, has no safetensors weights or tokenizer, or is quantised.
+        InputError: when `name` is no model, has no safetensors weights or tokenizer, lacks tensors of its
+            base other than a pooler, or is quantised.
     """
     place = model_folder(name)
     config = _config(place, name)
@@ -62,35 +62,39 @@ def load(
         config.id2label = dict(enumerate(labels))
         config.label2id = {label: index for index, label in enumerate(labels)}
     config.problem_type = None  # our losses, not the model's
+    tokenizer = _tokenizer(place, name)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(place)
         model, info = AutoModelForSequenceClassification.from_pretrained(
             place, config=config, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True,
-            use_safetensors=True,
+            use_safetensors=True, trust_remote_code=False,
         )  # fmt: skip
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # whatever the libraries raise at a damaged file, the file is the cause
         raise InputError(f"{name} cannot be loaded as a text classifier: {_one_line(error)}") from None
-    fresh = sorted({*info["missing_keys"], *(entry[0] for entry in info["mismatched_keys"])})
-    if not info["missing_keys"].__len__() < sum(1 for _ in model.parameters()):
-        raise InputError(f"{name} holds none of the weights of a {config.model_type} model")
+    misfits = {entry[0] for entry in info["mismatched_keys"]}
+    fresh = sorted({*info["missing_keys"], *misfits})
     prefix = _prefix(model)
-    head = [key for key in fresh if not key.startswith(prefix)] if prefix else fresh
+    inner = [key for key in fresh if prefix and key.startswith(prefix)]
+    head = [key for key in fresh if key not in inner]
+    if len(fresh) == len(model.state_dict()) or len(inner) == len(base_of(model).state_dict()):
+        raise InputError(f"{name} holds none of the weights of a {config.model_type} model")
+    if lost := [key for key in inner if key in misfits or "pooler" not in key]:  # few heads keep the pooler
+        raise InputError(f"{name} lacks weights that its config asks for: {lost[0]}, {len(lost)} in all")
     if head and trained_head:
         raise InputError(
             f"{name} has no trained head for {config.num_labels} classes ({', '.join(head)}); train it first"
         )
     _draw_fresh_(model, fresh, seed)
     if tokenizer.pad_token_id is None:
+        if tokenizer.eos_token_id is None:
+            raise InputError(f"{name} has a tokenizer without a padding or end token; one of them is needed")
         tokenizer.pad_token = tokenizer.eos_token
-    if getattr(model.config, "pad_token_id", None) is None:
-        model.config.pad_token_id = tokenizer.pad_token_id
-    inner = [key.removeprefix(prefix) for key in fresh if prefix and key.startswith(prefix)]
+    model.config.pad_token_id = tokenizer.pad_token_id  # a decoder looks for its last token by this one
     base = Base.of(
         model,
         name,
         revision=getattr(config, "_commit_hash", None),
         head_seed=seed if fresh else None,
-        fresh=inner,
+        fresh=(key.removeprefix(prefix) for key in inner),
     )
     return Loaded(model.to(device).eval(), tokenizer, base, bool(head))  # type: ignore[arg-type]
 
@@ -99,11 +103,24 @@ def _config(place: str, name: str):  # a transformers config of any family
     if Path(place).exists() and not (Path(place) / "config.json").is_file():
         raise InputError(f"{name} is no model: it has no config.json")
     try:
-        return AutoConfig.from_pretrained(place)
-    except (OSError, ValueError, KeyError, json.JSONDecodeError) as error:
-        raise InputError(
-            f"{name} is no model folder and no model id that can be reached: {_one_line(error)}"
-        ) from None
+        return AutoConfig.from_pretrained(place, trust_remote_code=False)
+    except Exception as error:
+        what = (
+            "has a config that cannot be read" if Path(place).exists() else "is no model that can be reached"
+        )
+        raise InputError(f"{name} {what}: {_one_line(error)}") from None
+
+
+def _tokenizer(place: str, name: str) -> PreTrainedTokenizerBase:
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
+    except Exception as error:
+        raise InputError(f"{name} has no tokenizer that can be read: {_one_line(error)}") from None
+    if len(tokenizer) <= len(
+        set(tokenizer.all_special_ids)
+    ):  # without files, transformers makes up an empty one
+        raise InputError(f"{name} has no tokenizer; its files are needed beside the model's")
+    return tokenizer
 
 
 def _one_line(error: Exception) -> str:
