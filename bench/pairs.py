@@ -1,4 +1,6 @@
-"""Interleaved pairs: two things timed in turn in one process, their ratio pair by pair, median with quartiles."""
+"""Interleaved pairs: two things timed in turn in one process, their ratio pair by pair, median with
+quartiles.
+"""
 
 import statistics
 import time
@@ -6,7 +8,9 @@ from collections.abc import Callable
 
 
 def interleaved(a: Callable[[], object], b: Callable[[], object], pairs: int) -> dict[str, float]:
-    """Time a and b in turn (a b, b a, a b ...) after one warm-up of each; returns seconds and the ratio a / b."""
+    """Time a and b in turn (a b, b a, a b ...) after one warm-up of each; returns seconds and the ratio a /
+    b.
+    """
     a(), b()
     first, second = [], []
     for number in range(pairs):
@@ -31,8 +35,9 @@ def report(what: str, result: dict[str, float], limit: float) -> bool:
     """Print one line and return whether the median ratio is within the limit."""
     kept = result["ratio"] <= limit
     print(
-        f"{what}: {result['a_seconds']:.3f} s against {result['b_seconds']:.3f} s, ratio {result['ratio']:.3f} "
-        f"[{result['ratio_quartile_1']:.3f}, {result['ratio_quartile_3']:.3f}] over {result['pairs']:.0f} pairs, "
+        f"{what}: {result['a_seconds']:.3f} s against {result['b_seconds']:.3f} s, "
+        f"ratio {result['ratio']:.3f} [{result['ratio_quartile_1']:.3f}, {result['ratio_quartile_3']:.3f}] "
+        f"over {result['pairs']:.0f} pairs, "
         f"limit {limit}: {'holds' if kept else 'FAILS'}"
     )
     return kept

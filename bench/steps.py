@@ -2,9 +2,10 @@
 
     python bench/steps.py [--pairs 12] [--batch 32] [--tokens 64]
 
-Both sides use the same model, batch, objective and loop. The floor of a pass is its matrix products: 6 floating-point
-operations a weight and token. The gates add elementwise work per weight, independent of the tokens, so their share falls as
-batches grow.
+Both sides use the same model, batch, objective and loop. The floor of a pass is its matrix products: 6
+floating-point
+operations a weight and token. The gates add elementwise work per weight, independent of the tokens, so
+their share falls as batches grow.
 """
 
 import argparse
@@ -12,7 +13,6 @@ import sys
 from collections.abc import Iterator
 
 import torch
-from pairs import interleaved, report
 
 from hardtack.cost import hardware
 from hardtack.gates import HardConcreteGates, gated
@@ -26,6 +26,7 @@ from hardtack.tasks.task import Batch
 from hardtack.ticket import Ticket
 from hardtack.training.adversarial import Clean, FreeLB, Objective
 from hardtack.training.loop import Unclipped, fit_steps
+from pairs import interleaved, report
 
 
 class OneBatch:
@@ -34,7 +35,11 @@ class OneBatch:
     def __init__(self, batch: int, tokens: int):
         stream = torch.Generator().manual_seed(0)
         ids = torch.randint(1000, 20000, (batch, tokens), generator=stream)
-        inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "token_type_ids": torch.zeros_like(ids)}
+        inputs = {
+            "input_ids": ids,
+            "attention_mask": torch.ones_like(ids),
+            "token_type_ids": torch.zeros_like(ids),
+        }
         labels = torch.randint(0, 2, (batch,), generator=stream)
         self.batch = Batch(inputs, labels, torch.arange(batch), {})
 
@@ -42,7 +47,9 @@ class OneBatch:
         return self.batch
 
 
-def stepper(model: torch.nn.Module, batches: OneBatch, objective: Objective, parameters, hold=None) -> Iterator:
+def stepper(
+    model: torch.nn.Module, batches: OneBatch, objective: Objective, parameters, hold=None
+) -> Iterator:
     optimizer = torch.optim.AdamW(parameters, lr=1e-5, fused=True)
     return fit_steps(
         model, batches, objective, optimizer, total=10**6, lr=Constant(1e-5), run=Run.nowhere(), hold=hold
@@ -72,14 +79,22 @@ def main() -> int:
 
     with gated(search.model, gates):
         masked = stepper(search.model, batches, priced, gates.parameters())
-        kept = report("hard_concrete step / dense FreeLB step", interleaved(lambda: next(masked), lambda: next(plain), args.pairs), 1.05)
+        kept = report(
+            "hard_concrete step / dense FreeLB step",
+            interleaved(lambda: next(masked), lambda: next(plain), args.pairs),
+            1.05,
+        )
         masked.close()
 
     scores = {site.name: torch.rand(site.units) for site in view.sites}
     ticket = Ticket.of(search.base, view, draw(view, scores, Sparsity.parse(0.3)))
     clean = stepper(dense.model, batches, Clean(), dense.model.parameters())
     held = stepper(search.model, batches, Clean(), search.model.parameters(), ticket)
-    kept &= report("held retraining step / dense step", interleaved(lambda: next(held), lambda: next(clean), args.pairs), 1.05)
+    kept &= report(
+        "held retraining step / dense step",
+        interleaved(lambda: next(held), lambda: next(clean), args.pairs),
+        1.05,
+    )
     return 0 if kept else 1
 
 

@@ -2,8 +2,10 @@
 
     python bench/ticket.py [--pairs 10]
 
-BERT-base shape with random weights (85.5 million prunable weights). `from_pretrained` maps the file and copies nothing, so the
-base's pages are first read by whoever uses the weights; both are shown, the bare call and the call with every weight read once.
+BERT-base shape with random weights (85.5 million prunable weights). `from_pretrained` maps the file and
+copies nothing, so the
+base's pages are first read by whoever uses the weights; both are shown, the bare call and the call with
+every weight read once.
 """
 
 import argparse
@@ -12,7 +14,6 @@ import tempfile
 from pathlib import Path
 
 import torch
-from pairs import interleaved, report
 from transformers import AutoModelForSequenceClassification, BertConfig
 from transformers.utils import logging
 
@@ -20,6 +21,7 @@ from hardtack.cost import disk_bytes, hardware
 from hardtack.prunable import Prunable
 from hardtack.select import Sparsity, draw
 from hardtack.ticket import Base, Ticket
+from pairs import interleaved, report
 
 
 def main() -> int:
@@ -39,7 +41,10 @@ def main() -> int:
         limit = view.units / 8 + 64 * 1024
         size = disk_bytes(place)
         kept = size <= limit
-        print(f"ticket: {size} bytes for {view.units} weights, limit {limit:.0f}: {'holds' if kept else 'FAILS'}")
+        print(
+            f"ticket: {size} bytes for {view.units} weights, "
+            f"limit {limit:.0f}: {'holds' if kept else 'FAILS'}"
+        )
 
         models: list[torch.nn.Module] = []
 
@@ -72,7 +77,11 @@ def main() -> int:
         def applied_held() -> None:
             Ticket.load(place).apply_(held.pop(0))
 
-        report("load and apply / from_pretrained with every weight read", interleaved(applied_held, read, args.pairs), 2.0)
+        report(
+            "load and apply / from_pretrained with every weight read",
+            interleaved(applied_held, read, args.pairs),
+            2.0,
+        )
     return 0 if kept else 1
 
 

@@ -41,7 +41,9 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used, so that `import hardtack` and `hardtack --help` stay instant."""
+    """Import a public name when it is first used, so that `import hardtack` and `hardtack --help` stay
+    instant.
+    """
     for home, names in _HOMES.items():
         if name in names:
             return getattr(importlib.import_module(home), name)

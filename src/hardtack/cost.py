@@ -1,4 +1,6 @@
-"""What a model costs: parameters, bytes, floating-point operations, seconds; each with its unit in the name."""
+"""What a model costs: parameters, bytes, floating-point operations, seconds; each with its unit in the
+name.
+"""
 
 import platform
 import resource

@@ -61,13 +61,16 @@ def fingerprint(model: nn.Module, without: Iterable[str] = ()) -> str:
     The task head is outside the base model and never counts. The hash (XXH3, 128 bits) finds mix-ups; it is
     no signature.
     """
-    digest, skipped = xxhash.xxh3_128(), set(without)
-    base = base_of(model)
+    base, skipped = base_of(model), set(without)
     tensors = dict(base.named_parameters())
     tensors |= {name: buffer for name, buffer in base.state_dict().items() if name not in tensors}
+    return digest_of({name: tensor for name, tensor in tensors.items() if name not in skipped})
+
+
+def digest_of(tensors: Mapping[str, Tensor]) -> str:
+    """Return a hash of tensors by name, type, shape and bits, in the order of their names."""
+    digest = xxhash.xxh3_128()
     for name in sorted(tensors):
-        if name in skipped:
-            continue
         tensor = tensors[name].detach()
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
@@ -128,6 +131,11 @@ class Ticket:
     def sparsity(self) -> float:
         """Return the fraction of the prunable units that is removed."""
         return 1 - sum(int(mask.sum()) for mask in self.masks.values()) / self.units()
+
+    def digest(self) -> str:
+        """Return a hash of the masks, the changed weights and the base, which names the ticket in run ids."""
+        weights = {f"weight {name}": value for name, value in self.weights.items()}
+        return f"{self.base.fingerprint}-{digest_of({**self.masks, **weights})}"
 
     def overlap(self, other: "Ticket") -> float:
         """Return the share of kept units in common, |A and B| / |A or B|, of tickets with the same sites."""

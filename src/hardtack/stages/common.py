@@ -18,7 +18,8 @@ from hardtack.tasks.task import Task
 from hardtack.tasks.text import Encoder, load_task
 
 PROVENANCE = "hardtack.json"
-"""A file in a model's folder that says how the model was made; rows take their method and settings from it."""
+"""A file in a model's folder that says how the model was made; rows take their method and settings from it.
+"""
 
 
 def no_result(default: Any, help: str) -> Any:
@@ -31,7 +32,9 @@ class Common:
     """Settings that every stage takes."""
 
     seed: int = field(default=0, metadata={"help": "base of every random stream"})
-    max_length: int = field(default=128, metadata={"help": "tokens a text is cut to, in training and evaluation"})
+    max_length: int = field(
+        default=128, metadata={"help": "tokens a text is cut to, in training and evaluation"}
+    )
     batch_size: int = field(default=32, metadata={"help": "examples a training step"})
     train_examples: int | None = field(
         default=None, metadata={"help": "train on so many examples: seeded, stratified (default: all)"}
@@ -44,7 +47,13 @@ class Common:
     save_seconds: float = no_result(30.0, "seconds between saved states of long work")
 
     def __post_init__(self) -> None:
-        for name, low in (("seed", 0), ("max_length", 3), ("batch_size", 1), ("min_words", 0), ("save_seconds", 0)):
+        for name, low in (
+            ("seed", 0),
+            ("max_length", 3),
+            ("batch_size", 1),
+            ("min_words", 0),
+            ("save_seconds", 0),
+        ):
             if getattr(self, name) < low:
                 raise InputError(f"{name} {getattr(self, name)} is not allowed; allowed: {low} or more")
 
@@ -56,12 +65,15 @@ class Common:
             torch.empty(1, device=self.device)
         except (RuntimeError, AssertionError) as error:
             reason = str(error).splitlines()[0]
-            raise InputError(f"device {self.device!r} cannot be used: {reason}; allowed: cpu, auto, a GPU here") from None
+            raise InputError(
+                f"device {self.device!r} cannot be used: {reason}; allowed: cpu, auto, a GPU here"
+            ) from None
         return self.device
 
     def open_task(self, name: str) -> Task:
         """Load a task and cut it down as these settings say."""
-        task = load_task(name, text_column=self.text_column, label_column=self.label_column, seed=self.seed)
+        # Splits that have to be cut are the same for every seed: repeats are compared on the same examples.
+        task = load_task(name, text_column=self.text_column, label_column=self.label_column)
         return task.limited(self.train_examples, self.min_words, self.seed)
 
     def encoder(self, loaded: Loaded) -> Encoder:
@@ -70,7 +82,8 @@ class Common:
 
 
 def settings_of(instance: Any, *, all: bool = False) -> dict[str, Json]:
-    """Return a dataclass instance's fields as JSON: those that differ from their default and can change results.
+    """Return a dataclass instance's fields as JSON: those that differ from their default and can change
+    results.
 
     Args:
         instance: a frozen dataclass.
@@ -110,7 +123,13 @@ def open_run(
     id = identify(kind, method, version=version, settings=settings, parent=parent, seed=common.seed)
     recipe = {"kind": kind, "method": method, **record, "common": settings_of(common, all=True)}
     return Run.open(
-        Path(out), id, recipe=recipe, seed=common.seed, parent=parent, watch=watch, save_seconds=common.save_seconds
+        Path(out),
+        id,
+        recipe=recipe,
+        seed=common.seed,
+        parent=parent,
+        watch=watch,
+        save_seconds=common.save_seconds,
     )
 
 

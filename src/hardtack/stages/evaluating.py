@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 import xxhash
+from torch import Tensor
 
 from hardtack import cost
 from hardtack.errors import InputError
@@ -16,20 +18,23 @@ from hardtack.evaluation.clean import accuracy, predict
 from hardtack.evaluation.robust import attack_all, rates
 from hardtack.evaluation.victim import Victim, evaluating
 from hardtack.loading import Loaded, load, model_folder
-from hardtack.runs import Json, Run, Watch, write_atomic
+from hardtack.runs import Json, Run, Watch
 from hardtack.stages.common import Common, open_run, provenance_of, settle
-from hardtack.stages.fitting import ticket_digest, ticket_folder
+from hardtack.stages.fitting import ticket_folder
 from hardtack.stages.planning import total
+from hardtack.stages.rows import Rows
 from hardtack.tasks.task import Task
 from hardtack.tasks.text import Encoder
-from hardtack.ticket import Ticket, fingerprint
+from hardtack.ticket import Ticket, digest_of
 
 QUERIES = 40
 """Queries an attacked example takes, for plans; measured on sentences of about 20 words."""
 
 
 class Target(NamedTuple):
-    """What is evaluated: the loaded model, the ticket in it (if any), how it was made, and a name for run ids."""
+    """What is evaluated: the loaded model, the ticket in it (if any), how it was made, and a name for run
+    ids.
+    """
 
     loaded: Loaded
     ticket: Ticket | None
@@ -52,12 +57,14 @@ def evaluate(
     watch: Watch | None = None,
     dry_run: bool = False,
 ) -> dict[str, Any]:
-    """Measure a model or ticket and append rows to `out`: one clean over the whole split, one for each attack and shift.
+    """Measure a model or ticket and append rows to `out`: one clean over the whole split, one for each
+    attack and shift.
 
     A row that is there already is not measured again; a killed command continues where it stopped.
 
     Args:
-        target: a model (hub id or folder), a ticket (applied to its base), or a folder made by `train` or `retrain`.
+        target: a model (hub id or folder), a ticket (applied to its base), or a folder made by `train` or
+            `retrain`.
         task: built-in name, folder or file.
         out: run folder; rows of one target may come from several commands.
         split: the split that is read; choices belong to "validation".
@@ -74,7 +81,10 @@ def evaluate(
     others = {name: common.open_task(name) for name in shifted}
     for name, other in others.items():
         if other.labels != data.labels:
-            raise InputError(f"--shifted {name} has the labels {other.labels}; allowed: those of {data.name}, {data.labels}")
+            raise InputError(
+                f"--shifted {name} has the labels {other.labels}; "
+                f"allowed: those of {data.name}, {data.labels}"
+            )
     found = open_target(target, data, base, common)
     encoder = common.encoder(found.loaded)
     if dry_run:
@@ -82,14 +92,22 @@ def evaluate(
     settings = {"target": found.digest}
     record = {"target": str(target), "task": data.name, "made": found.made}
     with open_run(
-        "evaluate", str(found.made.get("method", "model")), out, settings=settings, record=record,
-        common=common, watch=watch, parent=found.made.get("run"),
-    ) as run:  # fmt: skip
+        "evaluate",
+        str(found.made.get("method", "model")),
+        out,
+        settings=settings,
+        record=record,
+        common=common,
+        watch=watch,
+        parent=found.made.get("run"),
+    ) as run:
         assert run.folder is not None
         rows = Rows(run.folder)
         shared = _shared(found, data, encoder, common)
         named = [_clean_row(found, data, split, None, shared)]
-        named += [_clean_row(found, other, _split_of(other, split), data.name, shared) for other in others.values()]
+        named += [
+            _clean_row(found, other, _split_of(other, split), data.name, shared) for other in others.values()
+        ]
         named += [_attack_row(found, data, split, attack, examples, shared) for attack in attacks]
         missing = [row for row in named if row["id"] not in rows.ids()]
         if missing:
@@ -108,7 +126,9 @@ def evaluate(
             row["measured"] = _measured(found, encoder, data, row["split"], began, common)
             rows.put(row, outcomes)
         wanted = {row["id"] for row in named}
-        return settle(run, kind="evaluate", target=str(target), rows=[row for row in rows.all() if row["id"] in wanted])
+        return settle(
+            run, kind="evaluate", target=str(target), rows=[row for row in rows.all() if row["id"] in wanted]
+        )
 
 
 def open_target(target: str | Path, data: Task, base: str | None, common: Common) -> Target:
@@ -120,47 +140,28 @@ def open_target(target: str | Path, data: Task, base: str | None, common: Common
         ticket = Ticket.load(ticket_folder(path))
         loaded = load(base or ticket.base.id, data.labels, seed=common.seed, device=common.place())
         ticket.apply_(loaded.model)
-        made = {"method": ticket.origin.get("method"), "granularity": list(ticket.granularity), "run": ticket.origin.get("run")}
-        made |= {"sparsity": ticket.sparsity(), "prunable": ticket.units(), "objective": ticket.origin.get("objective")}
-        digest = f"ticket-{ticket_digest(ticket)}-{fingerprint(loaded.model)}"
+        made = {
+            "method": ticket.origin.get("method"),
+            "granularity": list(ticket.granularity),
+            "run": ticket.origin.get("run"),
+        }
+        made |= {
+            "sparsity": ticket.sparsity(),
+            "prunable": ticket.units(),
+            "objective": ticket.origin.get("objective"),
+        }
+        digest = f"ticket-{ticket.digest()}"
         return Target(loaded, ticket, made, digest, ticket_folder(path))
     loaded = load(str(target), data.labels, seed=common.seed, device=common.place())
     ticket = Ticket.load(place / "ticket") if (place / "ticket" / "ticket.json").is_file() else None
     made = provenance_of(target)
-    return Target(loaded, ticket, made, f"model-{fingerprint(loaded.model)}-{_head(loaded)}", place if is_model else None)
-
-
-def _head(loaded: Loaded) -> str:
-    digest = xxhash.xxh3_64()
-    for _, parameter in sorted(loaded.model.named_parameters()):
-        if parameter.numel() < 2**24:
-            digest.update(parameter.detach().cpu().contiguous().view(-1).numpy())
-    return digest.hexdigest()
-
-
-class Rows:
-    """The rows and outcomes of a folder; a row with the same id is replaced, never doubled."""
-
-    def __init__(self, folder: Path):
-        self.rows, self.outcomes = folder / "rows.jsonl", folder / "outcomes.jsonl"
-
-    def all(self) -> list[dict[str, Any]]:
-        """Return every row, in the order in which they were first written."""
-        return [json.loads(line) for line in self.rows.read_text().splitlines()] if self.rows.exists() else []
-
-    def ids(self) -> set[str]:
-        """Return the ids of the rows that are there."""
-        return {row["id"] for row in self.all()}
-
-    def put(self, row: dict[str, Any], outcomes: Sequence[Outcome]) -> None:
-        """Write a row with its outcomes: the outcomes first, so that a row never stands without them."""
-        if outcomes:
-            lines = self.outcomes.read_text().splitlines() if self.outcomes.exists() else []
-            kept = [line for line in lines if json.loads(line)["row"] != row["id"]]
-            fresh = [json.dumps({"row": row["id"], **outcome._asdict()}, ensure_ascii=False) for outcome in outcomes]
-            write_atomic(self.outcomes, "".join(f"{line}\n" for line in [*kept, *fresh]))
-        rows = [other for other in self.all() if other["id"] != row["id"]] + [row]
-        write_atomic(self.rows, "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in rows))
+    return Target(
+        loaded,
+        ticket,
+        made,
+        f"model-{digest_of(dict(loaded.model.named_parameters()))}",
+        place if is_model else None,
+    )
 
 
 def _shared(found: Target, data: Task, encoder: Encoder, common: Common) -> dict[str, Json]:
@@ -170,39 +171,77 @@ def _shared(found: Target, data: Task, encoder: Encoder, common: Common) -> dict
     with evaluating(found.loaded.model):
         flops = cost.forward_flops(found.loaded.model, inputs)
     return {
-        "model": found.loaded.base.id, "ticket": str(found.folder) if found.ticket is not None else None,
-        "method": made.get("method"), "objective": made.get("objective"), "epochs": made.get("epochs"),
-        "epoch_rule": made.get("epoch_rule"), "granularity": made.get("granularity"), "sparsity": made.get("sparsity"),
-        "prunable": made.get("prunable"), "run": made.get("run"), "seed": common.seed, "max_length": common.max_length,
-        "parameters": cost.parameters_kept(found.loaded.model), "flops": flops,
+        "model": found.loaded.base.id,
+        "ticket": str(ticket_folder(found.folder)) if found.ticket is not None and found.folder else None,
+        "method": made.get("method"),
+        "objective": made.get("objective"),
+        "epochs": made.get("epochs"),
+        "epoch_rule": made.get("epoch_rule"),
+        "granularity": made.get("granularity"),
+        "sparsity": made.get("sparsity"),
+        "prunable": made.get("prunable"),
+        "run": made.get("run"),
+        "seed": common.seed,
+        "max_length": common.max_length,
+        "parameters": cost.parameters_kept(found.loaded.model),
+        "flops": flops,
         "flops_tokens": int(inputs["input_ids"].shape[1]),
         "disk_bytes": cost.disk_bytes(found.folder) if found.folder is not None else None,
-    }  # fmt: skip
+    }
 
 
-def _one_input(encoder: Encoder, data: Task, common: Common) -> dict[str, Any]:
-    """Return one training-length input on the device: the longest text of the first 64 of any split."""
+def _one_input(encoder: Encoder, data: Task, common: Common) -> dict[str, Tensor]:
+    """Return one input on the device: the longest text among the first 64 of the first split."""
     table = next(iter(data.splits.values()))
     rows = encoder(table.texts[:64])
     longest = max(rows, key=lambda row: len(row["input_ids"]))
-    import torch
-
     return {name: torch.tensor([value], device=common.place()) for name, value in longest.items()}
 
 
-def _row(found: Target, data: Task, split: str, attack: Json, settings: Json, n: int, shift: str | None,
-         shared: dict[str, Json]) -> dict[str, Json]:  # fmt: skip
-    name = [found.digest, data.fingerprint(split), split, attack, settings, n, shift, shared["seed"], shared["max_length"]]
+def _row(
+    found: Target,
+    data: Task,
+    split: str,
+    attack: Json,
+    settings: Json,
+    n: int,
+    shift: str | None,
+    shared: dict[str, Json],
+) -> dict[str, Json]:
+    name = [
+        found.digest,
+        data.fingerprint(split),
+        split,
+        attack,
+        settings,
+        n,
+        shift,
+        shared["seed"],
+        shared["max_length"],
+    ]
     id = xxhash.xxh3_64(json.dumps(name, sort_keys=True).encode()).hexdigest()
     return {
-        "id": id, **shared, "task": data.name, "split": split, "cut": split in data.cut, "attack": attack,
-        "attack_settings": settings, "examples": n, "shifted_from": shift, "data_fingerprint": data.fingerprint(split),
-        "clean_accuracy": None, "accuracy_under_attack": None, "attack_success_rate": None, "mean_queries": None,
+        "id": id,
+        **shared,
+        "task": data.name,
+        "split": split,
+        "cut": split in data.cut,
+        "attack": attack,
+        "attack_settings": settings,
+        "examples": n,
+        "shifted_from": shift,
+        "data_fingerprint": data.fingerprint(split),
+        "clean_accuracy": None,
+        "accuracy_under_attack": None,
+        "attack_success_rate": None,
+        "mean_queries": None,
         "flags": [],
-    }  # fmt: skip
+    }
 
 
-def _clean_row(found: Target, data: Task, split: str, shift: str | None, shared: dict[str, Json]) -> dict[str, Json]:
+def _clean_row(
+    found: Target, data: Task, split: str, shift: str | None, shared: dict[str, Json]
+) -> dict[str, Json]:
     return _row(found, data, split, None, None, len(data.table(split)), shift, shared)
 
 
@@ -218,32 +257,49 @@ def _settings(attack: TextAttack) -> Json:
 
 
 def _split_of(data: Task, split: str) -> str:
-    return split if split in data.splits else next(reversed(data.splits))
+    return split if split in data.splits else list(data.splits)[-1]
 
 
 def _measure_clean(
     found: Target, data: Task, split: str, encoder: Encoder, common: Common, run: Run
 ) -> dict[str, Json]:
-    logits, labels = predict(found.loaded.model, data.batches(split, encoder, 2 * common.batch_size, 0), run=run)
-    overlap = flags.train_test_overlap(data.table("train").texts, data.table(split).texts) if "train" in data.splits else ()
+    logits, labels = predict(
+        found.loaded.model, data.batches(split, encoder, 2 * common.batch_size, 0), run=run
+    )
+    overlap = (
+        flags.train_test_overlap(data.table("train").texts, data.table(split).texts)
+        if "train" in data.splits
+        else ()
+    )
     doubts = [*flags.untrained_head(found.loaded.fresh_head), *(overlap if split != "train" else ())]
     return {"clean_accuracy": accuracy(logits, labels), "flags": doubts}
 
 
 def _measure_attack(
-    found: Target, data: Task, row: dict[str, Json], attack: TextAttack, examples: int, encoder: Encoder,
-    common: Common, run: Run,
-) -> tuple[dict[str, Json], list[Outcome]]:  # fmt: skip
+    found: Target,
+    data: Task,
+    row: dict[str, Json],
+    attack: TextAttack,
+    examples: int,
+    encoder: Encoder,
+    common: Common,
+    run: Run,
+) -> tuple[dict[str, Json], list[Outcome]]:
     drawn = data.examples(row["split"], examples, common.seed)
     victim = Victim(found.loaded.model, encoder, common.batch_size)
     texts = [example.text for example in drawn]
     outcomes = attack_all(attack, drawn, victim, run, row=row["id"])
     measured = rates(outcomes)
     doubts = [
-        *flags.few_examples(drawn), *flags.one_class(drawn), *flags.nothing_attacked(outcomes), *flags.training_mode(victim),
-        *flags.probabilities(victim), *flags.untrained_head(found.loaded.fresh_head),
-        *flags.truncated(texts, encoder, encoder.max_length), *flags.random_output(victim.logits(texts[:32]), victim.logits(texts[:32])),
-    ]  # fmt: skip
+        *flags.few_examples(drawn),
+        *flags.one_class(drawn),
+        *flags.nothing_attacked(outcomes),
+        *flags.training_mode(victim),
+        *flags.probabilities(victim),
+        *flags.untrained_head(found.loaded.fresh_head),
+        *flags.truncated(texts, encoder, encoder.max_length),
+        *flags.random_output(victim.logits(texts[:32]), victim.logits(texts[:32])),
+    ]
     names = ("clean_accuracy", "accuracy_under_attack", "attack_success_rate", "mean_queries")
     return {**{name: getattr(measured, name) for name in names}, "flags": doubts}, outcomes
 
@@ -259,24 +315,34 @@ def _reading_flag(run: Run, row: dict[str, Json]) -> Sequence[str]:
     same = [line for line in lines if line.get("event") == "read" and line["data"] == row["data_fingerprint"]]
     earlier = [line["settings"] for line in same if line["attack"] == row["attack"]]
     run.log(event="read", data=row["data_fingerprint"], attack=row["attack"], settings=settings)
-    return flags.test_read_again(settings, earlier)
+    return flags.read_again(settings, earlier)
 
 
-def _measured(found: Target, encoder: Encoder, data: Task, split: str, began: float, common: Common) -> dict[str, Json]:
+def _measured(
+    found: Target, encoder: Encoder, data: Task, split: str, began: float, common: Common
+) -> dict[str, Json]:
     inputs = _one_input(encoder, data, common)
     with evaluating(found.loaded.model):
         latency = cost.latency_ms(found.loaded.model, inputs)
     return {
-        "seconds": round(time.perf_counter() - began, 3), "latency_ms": round(latency, 3),
-        "latency_tokens": int(inputs["input_ids"].shape[1]), "memory_bytes": cost.peak_memory_bytes(),
+        "seconds": round(time.perf_counter() - began, 3),
+        "latency_ms": round(latency, 3),
+        "latency_tokens": int(inputs["input_ids"].shape[1]),
+        "memory_bytes": cost.peak_memory_bytes(),
         "hardware": cost.hardware(common.place()),
-    }  # fmt: skip
+    }
 
 
 def _plan(
-    found: Target, data: Task, split: str, attacks: Sequence[TextAttack], examples: int, others: dict[str, Task],
-    encoder: Encoder, common: Common,
-) -> dict[str, Any]:  # fmt: skip
+    found: Target,
+    data: Task,
+    split: str,
+    attacks: Sequence[TextAttack],
+    examples: int,
+    others: dict[str, Task],
+    encoder: Encoder,
+    common: Common,
+) -> dict[str, Any]:
     sample = data.table(split).texts[:64]
     victim = Victim(found.loaded.model, encoder, common.batch_size)
     victim.logits(sample[:2])
@@ -284,6 +350,10 @@ def _plan(
     victim.logits(sample)
     each = (time.perf_counter() - began) / len(sample)
     sizes = [(f"clean {split}", len(data.table(split)))]
-    sizes += [(f"shifted {name}", len(other.table(_split_of(other, split)))) for name, other in others.items()]
+    sizes += [
+        (f"shifted {name}", len(other.table(_split_of(other, split)))) for name, other in others.items()
+    ]
     sizes += [(attack.name, QUERIES * min(examples, len(data.table(split)))) for attack in attacks]
-    return total([{"name": name, "seconds": round(each * n, 1), "bytes": 500 * n // QUERIES} for name, n in sizes])
+    return total(
+        [{"name": name, "seconds": round(each * n, 1), "bytes": 500 * n // QUERIES} for name, n in sizes]
+    )

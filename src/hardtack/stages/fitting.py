@@ -45,11 +45,14 @@ class Fit:
 
     def __post_init__(self) -> None:
         if self.epoch_rule not in EPOCH_RULES:
-            raise InputError(f"epoch rule {self.epoch_rule!r} does not exist{nearest(self.epoch_rule, EPOCH_RULES)}")
+            raise InputError(
+                f"epoch rule {self.epoch_rule!r} does not exist{nearest(self.epoch_rule, EPOCH_RULES)}"
+            )
         if not self.epochs > 0 or not self.lr > 0 or not 0 <= self.warmup <= 1 or self.weight_decay < 0:
             raise InputError(
-                f"epochs {self.epochs}, lr {self.lr}, warmup {self.warmup}, weight decay {self.weight_decay}; allowed: "
-                "epochs and lr above 0, warmup 0 to 1, weight decay 0 or more"
+                f"epochs {self.epochs}, lr {self.lr}, warmup {self.warmup}, weight decay "
+                f"{self.weight_decay}; "
+                "allowed: epochs and lr above 0, warmup 0 to 1, weight decay 0 or more"
             )
 
 
@@ -88,7 +91,20 @@ def train(
     fit = Fit(epochs, lr, weight_decay, warmup, epoch_rule)
     data = common.open_task(task)
     loaded = load(model, data.labels, seed=common.seed, device=common.place())
-    return _run("train", objective.name, loaded, None, data, fit, objective, out, common, watch, dry_run, {"model": model})
+    return _run(
+        "train",
+        objective.name,
+        loaded,
+        None,
+        data,
+        fit,
+        objective,
+        out,
+        common,
+        watch,
+        dry_run,
+        {"model": model},
+    )
 
 
 def retrain(
@@ -107,7 +123,8 @@ def retrain(
     watch: Watch | None = None,
     dry_run: bool = False,
 ) -> dict[str, Any]:
-    """Train a ticket's subnetwork from its rewind point, the base model with a fresh head, with the mask held.
+    """Train a ticket's subnetwork from its rewind point, the base model with a fresh head, with the mask
+    held.
 
     Args as in `train`, and:
         ticket: a ticket folder, or a search's run folder that holds one ticket.
@@ -121,7 +138,7 @@ def retrain(
     loaded = load(base or found.base.id, data.labels, seed=common.seed, device=common.place())
     found.apply_(loaded.model)
     method = str(found.origin.get("method", "ticket"))
-    facts = {"ticket": str(ticket), "ticket_digest": ticket_digest(found)}
+    facts = {"ticket": str(ticket), "ticket_digest": found.digest()}
     return _run("retrain", method, loaded, found, data, fit, objective, out, common, watch, dry_run, facts)
 
 
@@ -135,19 +152,10 @@ def ticket_folder(name: str | Path) -> Path:
     if len(inside) == 1:
         return inside[0]
     if inside:
-        raise InputError(f"{name} holds {len(inside)} tickets; name one: {', '.join(str(path) for path in inside)}")
+        raise InputError(
+            f"{name} holds {len(inside)} tickets; name one: {', '.join(str(path) for path in inside)}"
+        )
     raise InputError(f"{name} is no ticket: it has no ticket.json")
-
-
-def ticket_digest(ticket: Ticket) -> str:
-    """Return a short hash of a ticket's masks and base, which names it in run ids."""
-    import xxhash
-
-    digest = xxhash.xxh3_64(ticket.base.fingerprint.encode())
-    for name in sorted(ticket.masks):
-        digest.update(name.encode())
-        digest.update(ticket.masks[name].numpy())
-    return digest.hexdigest()
 
 
 def _run(
@@ -188,17 +196,33 @@ def _run(
         best = _fit(loaded.model, batches, validation, objective, fit, ticket, total, run, common)
         sparsity = None if ticket is None else ticket.sparsity()
         provenance = {
-            "run": run.id, "kind": kind, "method": method if ticket else "dense", "objective": objective.name,
-            "epochs": fit.epochs, "epoch_rule": fit.epoch_rule, "seed": common.seed, "task": data.name,
-            "max_length": common.max_length, "granularity": list(ticket.granularity) if ticket else None,
-            "sparsity": sparsity, "prunable": ticket.units() if ticket else None,
-        }  # fmt: skip
+            "run": run.id,
+            "kind": kind,
+            "method": method if ticket else "dense",
+            "objective": objective.name,
+            "epochs": fit.epochs,
+            "epoch_rule": fit.epoch_rule,
+            "seed": common.seed,
+            "task": data.name,
+            "max_length": common.max_length,
+            "granularity": list(ticket.granularity) if ticket else None,
+            "sparsity": sparsity,
+            "prunable": ticket.units() if ticket else None,
+        }
         save_model(loaded, run.folder / "model", provenance, ticket)
         return settle(
-            run, kind=kind, method=method, objective=objective.name, steps=total, passes=total * objective.passes,
-            validation_accuracy=best, sparsity=sparsity, model=str(run.folder / "model"), resumed=resumptions(run),
+            run,
+            kind=kind,
+            method=method,
+            objective=objective.name,
+            steps=total,
+            passes=total * objective.passes,
+            validation_accuracy=best,
+            sparsity=sparsity,
+            model=str(run.folder / "model"),
+            resumed=resumptions(run),
             seconds=round(time.perf_counter() - started, 3),
-        )  # fmt: skip
+        )
 
 
 def _fit(
@@ -213,12 +237,19 @@ def _fit(
     common: Common,
 ) -> float:
     """Train, look at validation at each epoch's end, and leave the model at the epoch that the rule picks."""
-    optimizer = torch.optim.AdamW(_groups(model, fit.weight_decay), lr=fit.lr)
+    optimizer = torch.optim.AdamW(_groups(model, fit.weight_decay), lr=fit.lr, fused=True)
     best = -1.0
     for step in fit_steps(
-        model, batches, objective, optimizer, total=total, lr=WarmupDecay(fit.lr, fit.warmup), run=run, hold=ticket,
+        model,
+        batches,
+        objective,
+        optimizer,
+        total=total,
+        lr=WarmupDecay(fit.lr, fit.warmup),
+        run=run,
+        hold=ticket,
         precision=common.precision,
-    ):  # fmt: skip
+    ):
         run.log(step=step.index, loss=step.loss, grad_norm=step.grad_norm)
         last = step.index + 1 == total
         if last or (step.index + 1) % len(batches) == 0:

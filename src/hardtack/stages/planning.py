@@ -21,7 +21,13 @@ def plan(work: Sequence[Work]) -> dict[str, Any]:
     """Estimate stages of training: one warm-up step and two timed ones each, at a learning rate of 0."""
     stages = []
     for name, model, batches, objective, steps, size in work:
-        stages.append({"name": name, "seconds": round(_step_seconds(model, batches, objective) * steps, 1), "bytes": size})
+        stages.append(
+            {
+                "name": name,
+                "seconds": round(_step_seconds(model, batches, objective) * steps, 1),
+                "bytes": size,
+            }
+        )
     return total(stages)
 
 
@@ -35,7 +41,9 @@ def total(stages: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _step_seconds(model: nn.Module, batches: Batches, objective: Objective) -> float:
-    optimizer = torch.optim.SGD([parameter for parameter in model.parameters() if parameter.requires_grad], lr=0.0)
+    optimizer = torch.optim.SGD(
+        [parameter for parameter in model.parameters() if parameter.requires_grad], lr=0.0
+    )
     steps = fit_steps(model, batches, objective, optimizer, total=3, lr=Constant(0.0), run=Run.nowhere())
     next(steps)
     started = time.perf_counter()

@@ -43,8 +43,8 @@ def search(
         model: the base, which tickets rewind to.
         task: built-in name, folder or file; its test split is never read here.
         out: run folder.
-        start: where the search starts; by default the base, or, for methods that learn on a fine-tuned model, the base
-            fine-tuned for `warm_epochs` (kept in `out/warm`).
+        start: where the search starts; by default the base, or, for methods that learn on a fine-tuned
+            model, the base fine-tuned for `warm_epochs` (kept in `out/warm`).
         objective: what the search minimises where it trains; by default the method's own.
         granularity: kinds of unit: weight, head, neuron, channel.
         keep_whole: name patterns of what is never pruned.
@@ -62,7 +62,11 @@ def search(
     warm = start is None and method.starts == "finetuned"
     if dry_run:
         return _plan(method, base, data, objective, warm_epochs if warm else 0.0, view, common)
-    started_from = None if start is None else load(start, data.labels, seed=common.seed, device=common.place(), trained_head=True)
+    started_from = (
+        None
+        if start is None
+        else load(start, data.labels, seed=common.seed, device=common.place(), trained_head=True)
+    )
     settings = {
         **settings_of(method),
         "objective": [objective.name, settings_of(objective)],
@@ -74,12 +78,26 @@ def search(
         "data": data.fingerprint("train"),
     }
     record = {
-        "model": model, "start": start, "task": data.name, "base": base.base.fingerprint, "cut": list(data.cut),
-        "settings": settings_of(method, all=True), "objective": {"name": objective.name, **settings_of(objective, all=True)},
-        "granularity": [*granularity], "keep_whole": [*keep_whole], "warm_epochs": warm_epochs if warm else None,
-    }  # fmt: skip
+        "model": model,
+        "start": start,
+        "task": data.name,
+        "base": base.base.fingerprint,
+        "cut": list(data.cut),
+        "settings": settings_of(method, all=True),
+        "objective": {"name": objective.name, **settings_of(objective, all=True)},
+        "granularity": [*granularity],
+        "keep_whole": [*keep_whole],
+        "warm_epochs": warm_epochs if warm else None,
+    }
     with open_run(
-        "search", method.name, out, settings=settings, record=record, common=common, version=method.version, watch=watch
+        "search",
+        method.name,
+        out,
+        settings=settings,
+        record=record,
+        common=common,
+        version=method.version,
+        watch=watch,
     ) as run:
         assert run.folder is not None
         if run.finished():
@@ -87,17 +105,28 @@ def search(
         began = time.perf_counter()
         if warm:
             fitted = train(
-                model, task=task, out=run.folder / "warm", epochs=warm_epochs, lr=warm_lr, common=common, watch=watch
+                model,
+                task=task,
+                out=run.folder / "warm",
+                epochs=warm_epochs,
+                lr=warm_lr,
+                common=common,
+                watch=watch,
             )
-            start = fitted["model"]
-            started_from = load(start, data.labels, seed=common.seed, device=common.place(), trained_head=True)
+            start = str(fitted["model"])
+            started_from = load(
+                start, data.labels, seed=common.seed, device=common.place(), trained_head=True
+            )
         encoder = common.encoder(base)
         batches = Data(
             data.batches("train", encoder, common.batch_size, common.seed),
             data.batches("validation", encoder, 2 * common.batch_size, common.seed),
         )
         home = run.folder / "tickets"
-        known = {"start": None if start is None else fingerprint((started_from or base).model), "task": data.name}
+        known = {
+            "start": None if start is None else fingerprint((started_from or base).model),
+            "task": data.name,
+        }
         known |= {"objective": objective.name, "max_length": common.max_length}
         for ticket in method.search((started_from or base).model, base.base, view, batches, objective, run):
             place = home / str(ticket.origin["wanted"])
@@ -106,14 +135,25 @@ def search(
                 dataclasses.replace(ticket, origin={**ticket.origin, **known}).save(place)
             run.log(event="ticket", name=place.name, sparsity=ticket.sparsity())
         return settle(
-            run, kind="search", method=method.name, objective=objective.name, granularity=[*granularity],
-            tickets=sorted(str(path.parent) for path in home.glob("*/ticket.json")), resumed=resumptions(run),
+            run,
+            kind="search",
+            method=method.name,
+            objective=objective.name,
+            granularity=[*granularity],
+            tickets=sorted(str(path.parent) for path in home.glob("*/ticket.json")),
+            resumed=resumptions(run),
             seconds=round(time.perf_counter() - began, 3),
-        )  # fmt: skip
+        )
 
 
 def _plan(
-    method: Search, base: Any, data: Any, objective: Objective, warm_epochs: float, view: Prunable, common: Common
+    method: Search,
+    base: Any,
+    data: Any,
+    objective: Objective,
+    warm_epochs: float,
+    view: Prunable,
+    common: Common,
 ) -> dict[str, Any]:
     batches = data.batches("train", common.encoder(base), common.batch_size, common.seed)
     weights = 4 * cost.parameters_kept(base.model)
@@ -121,10 +161,14 @@ def _plan(
     stages = []
     if warm_epochs:
         steps = round_half_up(warm_epochs * len(batches))
-        stages += plan([(f"warm-up {steps} steps", base.model, batches, OBJECTIVES["clean"](), steps, weights)])["stages"]
+        stages += plan(
+            [(f"warm-up {steps} steps", base.model, batches, OBJECTIVES["clean"](), steps, weights)]
+        )["stages"]
     steps = method.steps(len(batches))
     if steps:
-        stages += plan([(f"{method.name} {steps} steps", base.model, batches, objective, steps, ticket)])["stages"]
+        stages += plan([(f"{method.name} {steps} steps", base.model, batches, objective, steps, ticket)])[
+            "stages"
+        ]
     else:
         stages.append({"name": method.name, "seconds": 1.0, "bytes": ticket})
     return planned(stages)
