@@ -96,9 +96,9 @@ def fit_steps(
     if precision not in PRECISIONS:
         reason = " (its scaled gradients overflow the perturbations)" if precision == "fp16" else ""
         raise InputError(f"precision {precision!r} is not allowed{reason}; allowed: {', '.join(PRECISIONS)}")
-    device = next(model.parameters()).device
-    accelerator = _accelerator(device)
     trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    device = trained[0].device  # where the model is too; gated, it may have no parameter of its own left
+    accelerator = _accelerator(device)
     held = hold.hold_(model) if hold is not None else None
     flags = [(module, module.training) for module in model.modules()]
     first = _restore_(run, model, trained, optimizer)
