@@ -9,7 +9,8 @@ import dataclasses
 import json
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -91,9 +92,8 @@ class Held:
     @torch.no_grad()
     def gradients_(self) -> None:
         """Set the pruned weights' gradients to zero, so that neither clipping nor momentum sees them."""
-        live = [
-            (p.grad, mask) for p, mask in zip(self.parameters, self.masks, strict=True) if p.grad is not None
-        ]
+        pairs = zip(self.parameters, self.masks, strict=True)
+        live = [(parameter.grad, mask) for parameter, mask in pairs if parameter.grad is not None]
         if live:
             gradients, masks = map(list, zip(*live, strict=True))
             _multiply_(gradients, masks)
@@ -153,8 +153,7 @@ class Ticket:
         """
         view = Prunable.of(model, self.granularity, self.keep_whole)
         wanted, found = self.masks, {site.name: site.units for site in view.sites}
-        if wrong := [name for name in wanted if found.get(name) != wanted[name].numel()]:
-            name = wrong[0]
+        if name := next((name for name in wanted if found.get(name) != wanted[name].numel()), None):
             raise InputError(
                 f"ticket does not fit {type(model).__name__}: site {name} has {wanted[name].numel()} units "
                 f"in the ticket, {found.get(name, 'none')} in the model"
@@ -165,27 +164,34 @@ class Ticket:
 
     @torch.no_grad()
     def apply_(self, model: nn.Module) -> None:
-        """Write the ticket into its base: changed weights, then zeros, in place.
+        """Write the ticket into its base: changed weights, then zeros.
+
+        The pruned parameters get new memory: a loaded base is a private mapping of its file, in which every
+        page that is written in place faults (4 times slower, bench/ticket.py). The check runs beside it.
 
         Raises:
             InputError: when `model` is not the ticket's base (by its fingerprint) or its units do not fit.
         """
         view = self.view(model)
-        if (found := fingerprint(model, self.base.fresh)) != self.base.fingerprint:
+        tensors = dict(base_of(model).named_parameters())
+        for name, value in self.weights.items():
+            if name not in tensors or tensors[name].shape != value.shape:
+                raise InputError(f"ticket's weight {name} {tuple(value.shape)} does not fit this model")
+        masks = view.spread(self.masks)
+        sources = [self.weights.get(name, tensors[name].detach()) for name in masks]
+        with ThreadPoolExecutor(2) as pool:
+            check = pool.submit(fingerprint, model, self.base.fresh)
+            products = list(pool.map(_product, sources, masks.values(), _room(sources)))
+            found = check.result()
+        if found != self.base.fingerprint:
             raise InputError(
                 f"ticket belongs to another base: {self.base.id} with fingerprint {self.base.fingerprint}, "
                 f"this is {found}"
             )
-        tensors = dict(base_of(model).named_parameters())
-        for name, value in self.weights.items():
-            if name not in tensors or tensors[name].shape != value.shape:
-                raise InputError(
-                    f"ticket's weight {name} {tuple(value.shape)} does not fit {type(model).__name__}"
-                )
         for name, value in self.weights.items():
             tensors[name].copy_(value)
-        for name, mask in view.spread(self.masks).items():
-            tensors[name].mul_(mask.to(tensors[name].device))
+        for name, value in zip(masks, products, strict=True):
+            tensors[name].data = value.to(tensors[name].device, tensors[name].dtype)
 
     def hold_(self, model: nn.Module) -> Held:
         """Zero the pruned weights of `model` and return the handle that keeps them zero while it trains.
@@ -260,11 +266,35 @@ class Ticket:
             raise InputError(f"{folder / 'ticket.json'} is no ticket record: {error}") from None
         shapes = {name: (-(-count // 8),) for name, count in units.items()}
         packed = _arrays(folder / "masks.safetensors", shapes, "U8")
-        bits = {name: np.unpackbits(packed[name].numpy(), count=units[name]) for name in units}
-        masks = {name: torch.from_numpy(mask).view(torch.bool) for name, mask in bits.items()}
+        masks = _unpacked(packed, units)
         changed = folder / "weights.safetensors"
         weights = _arrays(changed, None, "F32") if changed.exists() else {}
         return cls(base, masks, kinds, weights, origin, whole)
+
+
+def _room(weights: Sequence[Tensor]) -> list[Tensor]:
+    """Return uninitialised tensors of these shapes and types, side by side in one allocation (huge pages)."""
+    sizes = [weight.numel() * weight.element_size() for weight in weights]
+    parts = torch.from_numpy(np.empty(sum(sizes), np.uint8)).split(sizes)
+    return [part.view(weight.dtype).view(weight.shape) for part, weight in zip(parts, weights, strict=True)]
+
+
+def _product(weight: Tensor, mask: Tensor, out: Tensor) -> Tensor:
+    if weight.device.type != "cpu" or weight.dtype != torch.float32:
+        return weight * mask.to(weight.device)
+    np.multiply(weight.numpy(), mask.numpy(), out=out.numpy())  # casts bools in cache, without Python's lock
+    return out
+
+
+def _unpacked(packed: Mapping[str, Tensor], units: Mapping[str, int]) -> dict[str, Tensor]:
+    """Unpack one bit a unit into bools, all in one allocation: large ones get huge pages."""
+    whole, masks, start = np.empty(sum(units.values()), np.uint8), {}, 0
+    for name, count in units.items():
+        part = whole[start : start + count]
+        part[:] = np.unpackbits(packed[name].numpy(), count=count)
+        masks[name] = torch.from_numpy(part).view(torch.bool)
+        start += count
+    return masks
 
 
 def _record(folder: Path) -> dict[str, Any]:
@@ -277,8 +307,8 @@ def _record(folder: Path) -> dict[str, Any]:
         record = json.loads(path.read_text())
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not JSON: {error}") from None
-    if not isinstance(record, dict) or record.get("format") != FORMAT:
-        found = record.get("format") if isinstance(record, dict) else type(record).__name__
+    found = record.get("format") if isinstance(record, dict) else type(record).__name__
+    if found != FORMAT:
         raise InputError(f"{path} has ticket format {found!r}; this version reads {FORMAT}")
     return record
 
