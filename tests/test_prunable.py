@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 from transformers import BertConfig, BertModel, GPT2Config, GPT2Model
+from transformers.pytorch_utils import Conv1D
 
 from hardtack.errors import InputError
 from hardtack.families import FAMILIES
@@ -71,6 +72,34 @@ def test_heads_and_neurons_by_hand(name, units):
         width = {"bert": 8, "albert": 10, "gpt2": 12}[name] if site.kind == "head" else 1
         assert all(index.shape == (site.units, width) for _, _, index in site.slices)
         assert site.exit in site.slices
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "elements"),
+    [
+        ("bert", "head", 2 * (3 * (24 * 24 + 24) + 24 * 24)),  # rows and biases of q, k, v; columns of o
+        ("bert", "neuron", 2 * (24 * 40 + 40 + 40 * 24)),
+        ("albert", "head", 3 * (20 * 20 + 20) + 20 * 20),
+        ("albert", "neuron", 20 * 36 + 36 + 36 * 20),
+        ("gpt2", "head", 2 * (36 * 108 + 108 + 36 * 36)),
+        ("gpt2", "neuron", 2 * (36 * 44 + 44 + 44 * 36)),
+    ],
+)
+def test_a_unit_owns_its_rows_its_biases_and_its_columns(name, kind, elements):
+    view = Prunable.of(TOYS[name](), (kind,))
+    assert sum(shape.numel() for shape in view.shapes.values()) == elements
+    gone = view.spread(full(view, False))
+    assert sum(int((~mask).sum()) for mask in gone.values()) == elements
+
+
+def test_inputs_of_a_matrix_are_known_in_any_module():
+    """transformers' Conv1D stores [in, out], torch's modules [out, in, ...]."""
+    view = Prunable.of(nn.Sequential(nn.Linear(4, 3), Conv1D(5, 3), nn.Conv2d(2, 6, 3)))
+    assert [(site.exit.dim, tuple(view.shapes[site.name])) for site in view.sites] == [
+        (1, (3, 4)),
+        (0, (3, 5)),
+        (1, (6, 2, 3, 3)),
+    ]
 
 
 @pytest.mark.parametrize("name", TEXT)

@@ -125,6 +125,24 @@ def test_the_fingerprint_leaves_out_what_was_drawn_anew():
     ticket.apply_(other)
 
 
+def test_a_tickets_digest_names_its_masks_its_weights_and_its_base(tmp_path):
+    model = TOYS["bert"]()
+    ticket = drawn(model, KINDS)
+    heads = ticket.masks["encoder.layer.1.heads"].clone()
+    heads[1] = ~heads[1]
+    weights = {"pooler.dense.bias": torch.ones(24)}
+    others = [
+        dataclasses.replace(ticket, masks={**ticket.masks, "encoder.layer.1.heads": heads}),
+        dataclasses.replace(ticket, weights=weights),
+        dataclasses.replace(ticket, weights={"pooler.dense.bias": torch.zeros(24)}),
+        dataclasses.replace(ticket, base=Base.of(TOYS["bert"](seed=1))),
+    ]
+    assert len({other.digest() for other in (ticket, *others)}) == 5
+    for number, one in enumerate((ticket, others[1])):
+        one.save(tmp_path / str(number))
+        assert Ticket.load(tmp_path / str(number)).digest() == one.digest()
+
+
 # ------------------------------------------------------------------------------------ apply
 
 
@@ -159,6 +177,20 @@ def test_a_ticket_of_a_classifier_fits_the_bare_encoder():
     ticket.apply_(model.bert)
     zeros = sum(int((parameter == 0).sum()) for parameter in model.bert.parameters())
     assert zeros == round(ticket.sparsity() * ticket.units())
+
+
+@pytest.mark.parametrize("name", ["bert", "albert", "gpt2_lm"])
+def test_an_applied_model_keeps_its_parameters_and_saves_like_any_other(tmp_path, name):
+    model = toy_gpt2_lm() if name == "gpt2_lm" else TOYS[name]()
+    identities = [id(parameter) for parameter in model.parameters()]
+    drawn(model).apply_(model)
+    assert [id(parameter) for parameter in model.parameters()] == identities
+    assert all(parameter.is_contiguous() for parameter in model.parameters())
+    model.save_pretrained(tmp_path)
+    again = type(model).from_pretrained(tmp_path)
+    assert same_state(again, state_of(model))
+    drawn(again).hold_(again)
+    torch.optim.SGD(again.parameters(), lr=0.1).step()
 
 
 def test_apply_writes_changed_weights_first_and_then_zeros():
