@@ -83,7 +83,7 @@ def set_up(method: str, toy: str, kinds=("weight",), fractions=FRACTIONS, **sett
     model = unusual_flags_(TOYS[toy]())
     base = Base.of(model, toy)
     sparsities = tuple(Sparsity.parse(fraction) for fraction in fractions)
-    data = Data(toy_batches(model, examples=12, size=4), toy_batches(model, "validation", examples=8))
+    data = Data(toy_batches(model, examples=8, size=4), toy_batches(model, "validation", examples=8))
     instance = ALL[method](sparsities=sparsities, **{**QUICK.get(method, {}), **settings})
     objective = OBJECTIVES[instance.minimises if is_text(model) else "clean"]()
     return Setup(instance, model, base, Prunable.of(model, kinds), data, objective)
@@ -180,7 +180,7 @@ def test_refused_sparsities_are_exactly_the_listed_ones(method):
     ):
         # At a high rate and price a few epochs close some gates and keep some in every site.
         closing = method == "hard_concrete" and words == "learned"
-        settings = {"lr": 1.0, "price": 3.0, "epochs": 4.0} if closing else {}
+        settings = {"lr": 1.0, "price": 3.0, "epochs": 6.0} if closing else {}
         try:
             setup = set_up(method, "bert", kinds, (words,), **settings)
             (ticket,) = setup.search(Run.nowhere())

@@ -55,11 +55,11 @@ def untrained(monkeypatch):
 
 
 def shaken(model, batches, objective, optimizer, *, run, hold, **settings):
-    """In place of training: other weights, drawn anew in each round."""
+    """In place of training: other weights, drawn anew in each round; some of the live ones are exactly 0."""
     rng = run.rng("shaken")
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.normal_(generator=rng)
+            parameter.normal_(generator=rng).mul_(torch.rand(parameter.shape, generator=rng) > 0.1)
     hold.hold_(model)
     return iter(())
 
