@@ -235,14 +235,20 @@ class Run:
         return path.stat().st_size if path is not None and path.exists() else 0
 
     def cut_log(self, size: int) -> float:
-        """Cut the log back to `size` bytes and return the seconds of work that the lost lines stand for."""
+        """Cut the log back to `size` bytes and return the seconds of work that the lost lines stand for.
+
+        Events that say that work was resumed stay: they are the only record of what was repeated, and a
+        process may be killed again before its first state is saved.
+        """
         path = self.folder / "log.jsonl" if self.folder else None
         if path is None or not path.exists() or path.stat().st_size <= size:
             return 0.0
         content = path.read_bytes()
-        times = [_time_of(line) for line in (content[:size].splitlines()[-1:] + content[size:].splitlines())]
-        known = [moment for moment in times if moment is not None]
-        write_atomic(path, content[:size])
+        lost = content[size:].splitlines(keepends=True)
+        events = [number for number, line in enumerate(lost) if b'"event": "resumed"' in line]
+        since = lost[events[-1] :] if events else content[:size].splitlines()[-1:] + lost
+        known = [moment for moment in map(_time_of, since) if moment is not None]
+        write_atomic(path, content[:size] + b"".join(lost[number] for number in events))
         return known[-1] - known[0] if len(known) > 1 else 0.0
 
     def tick(self, label: str, done: int, total: int) -> None:

@@ -534,6 +534,19 @@ def test_continues_from_the_last_saved_state_and_says_what_it_repeats(saved, tmp
     assert 0 <= resumed["redone_seconds"] < 60
 
 
+def test_every_resumption_is_counted_also_between_two_saved_states(tmp_path, monkeypatch):
+    moments = iter(range(1000))
+    monkeypatch.setattr("hardtack.runs.time.time", lambda: float(next(moments)))
+    for stop in (1, 3, None):
+        run = folder_run(tmp_path / "run", 1e9)
+        _, _, steps = begin("bert", Clean(), run)
+        logged(steps, run, stop)
+    lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    # Steps 0, 1 at seconds 0, 1; resumed at 2, steps 0 to 3 at 3 to 6; resumed at 7.
+    assert [(line["at"], line["redone_seconds"]) for line in lines[:2]] == [(2.0, 1.0), (7.0, 4.0)]
+    assert [line["step"] for line in lines[2:]] == list(range(TOTAL))
+
+
 def test_an_uninterrupted_run_saves_as_often_as_asked(tmp_path, monkeypatch):
     kept = []
     monkeypatch.setattr(Run, "keep", lambda self, name, tensors, **facts: kept.append((name, facts["step"])))
