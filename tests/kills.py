@@ -1,7 +1,7 @@
 """Really killing a command and starting it again: SIGKILL to its whole process group, at given moments.
 
-A moment is a number of seconds after the start, or `Lines(file, count)`: as soon as the file has that many
-lines. What a killed and resumed command must leave behind is what an uninterrupted one leaves, bit for bit,
+A moment is a number of seconds after the start, `Lines(file, count)`: as soon as the file has that many lines,
+or `After(file, seconds)`: so long after the file appeared. What a killed and resumed command must leave behind is what an uninterrupted one leaves, bit for bit,
 except what measures time: see `digest`.
 """
 
@@ -38,7 +38,14 @@ class Lines(NamedTuple):
     count: int
 
 
-Moment = float | Lines
+class After(NamedTuple):
+    """The moment `seconds` after a file is there."""
+
+    file: Path
+    seconds: float
+
+
+Moment = float | Lines | After
 
 
 @dataclass(frozen=True)
@@ -107,8 +114,13 @@ def run_killed(
 
 def _wait(process: subprocess.Popen, moment: Moment | None, began: float, timeout: float) -> bool:
     """Wait for the moment (True) or the process's own end (False), whichever comes first."""
+    appeared = None
     while process.poll() is None:
         passed = time.monotonic() - began
+        if isinstance(moment, After) and moment.file.exists():
+            appeared = appeared if appeared is not None else time.monotonic()
+            if time.monotonic() - appeared >= moment.seconds:
+                return True
         if isinstance(moment, Lines) and _lines(moment.file) >= moment.count:
             return True
         if isinstance(moment, float | int) and passed >= moment:

@@ -3,6 +3,7 @@
 import errno
 import os
 import struct
+import time
 from pathlib import Path
 from types import TracebackType
 
@@ -10,6 +11,8 @@ import numpy as np
 import torch
 import xxhash
 from torch import Tensor
+
+from hardtack.runs import Run
 
 _MAGIC = b"HTANSW01"
 _HEADER = struct.Struct("<8s16sIQ")  # magic, binding, classes, checksum of what stands before it
@@ -24,12 +27,17 @@ class Answers:
     written by one call, so a kill leaves at most one incomplete record at the end. A file that is bound to
     something else or has a damaged header is discarded; from the first record that does not fit, it is cut
     off and written anew.
+
+    `replayed` counts the rows read back; `redone_seconds` is how long the batch took that the killed process
+    was in, the only work done twice.
     """
 
     def __init__(self, path: Path | None, binding: bytes, classes: int | None):
         self._binding, self._classes = binding, classes
         self._file = None
         self._replaying = False
+        self._stopped: float | None = None
+        self.replayed, self.redone_seconds = 0, 0.0
         if path is None:  # a run that keeps nothing
             return
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -63,22 +71,32 @@ class Answers:
             count, checksum = _RECORD.unpack(record[: _RECORD.size])
             payload = record[_RECORD.size :]
             if count == rows and checksum == _checksum(count, payload):
+                self.replayed += rows
                 return torch.from_numpy(np.frombuffer(payload, "<f4").astype(np.float32).reshape(rows, -1))
         self._file.truncate(start)
         self._file.seek(start)
         self._replaying = False
+        self._stopped = time.perf_counter() if self.replayed else None
         return None
 
     def append(self, logits: Tensor) -> None:
         """Write one batch of answers, float32 [b, C]."""
         if self._file is None:
             return
+        if self._stopped is not None:
+            self.redone_seconds, self._stopped = time.perf_counter() - self._stopped, None
         if self._file.tell() == 0:
             self._classes = logits.shape[1]
             head = struct.pack("<8s16sI", _MAGIC, self._binding, self._classes)
             self._write(head + struct.pack("<Q", xxhash.xxh3_64_intdigest(head)))
         payload = logits.numpy().astype("<f4").tobytes()
         self._write(_RECORD.pack(len(logits), _checksum(len(logits), payload)) + payload)
+
+    def log_resumption(self, run: Run, label: str) -> None:
+        """Note in the run's log what was read back and what was done twice, if anything."""
+        if self.replayed:
+            redone = round(self.redone_seconds, 3)
+            run.log(event="resumed", label=label, replayed=self.replayed, redone_seconds=redone)
 
     def _read_header(self) -> bool:
         assert self._file is not None

@@ -113,6 +113,7 @@ def attack_all(
                 outcomes |= {one.position: done for one in live if (done := one.step()) is not None}
                 live = [one for one in live if one.position not in outcomes]
                 run.tick(label, len(outcomes), len(examples))
+            answers.log_resumption(run, label)
         finally:
             for one in live:
                 one.queries.close()

@@ -117,7 +117,7 @@ def evaluate(
             by_task = {data.name: data, **{other.name: other for other in others.values()}}
             outcomes: list[Outcome] = []
             if row["attack"] is None:
-                row |= _measure_clean(found, by_task[row["task"]], row["split"], encoder, common, run)
+                row |= _measure_clean(found, by_task[row["task"]], row, encoder, common, run)
             else:
                 attack = next(one for one in attacks if _settings(one) == row["attack_settings"])
                 measured, outcomes = _measure_attack(found, data, row, attack, examples, encoder, common, run)
@@ -261,11 +261,11 @@ def _split_of(data: Task, split: str) -> str:
 
 
 def _measure_clean(
-    found: Target, data: Task, split: str, encoder: Encoder, common: Common, run: Run
+    found: Target, data: Task, row: dict[str, Json], encoder: Encoder, common: Common, run: Run
 ) -> dict[str, Json]:
-    logits, labels = predict(
-        found.loaded.model, data.batches(split, encoder, 2 * common.batch_size, 0), run=run
-    )
+    split = row["split"]
+    batches = data.batches(split, encoder, 2 * common.batch_size, 0)
+    logits, labels = predict(found.loaded.model, batches, run=run, row=row["id"])
     overlap = (
         flags.train_test_overlap(data.table("train").texts, data.table(split).texts)
         if "train" in data.splits
