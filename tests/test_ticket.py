@@ -16,7 +16,8 @@ import hardtack
 from hardtack import ticket as ticket_module
 from hardtack.errors import InputError
 from hardtack.prunable import Prunable, base_of
-from hardtack.ticket import FORMAT, MAX_JSON_BYTES, Base, Ticket, fingerprint
+from hardtack.ticket import Base, Ticket, fingerprint
+from hardtack.ticketfile import FORMAT, MAX_JSON_BYTES
 from tests.toys import STRUCTURED, TEXT, TOYS, logits_of, same_state, state_of, toy_gpt2_lm, toy_inputs
 
 KINDS = ("head", "neuron")

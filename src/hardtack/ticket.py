@@ -18,15 +18,12 @@ from typing import Any
 import numpy as np
 import torch
 import xxhash
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file as save_arrays
 from torch import Tensor, nn
 
 from hardtack.errors import InputError
 from hardtack.prunable import Prunable, base_of
+from hardtack.ticketfile import FORMAT, read_arrays, read_record, unpacked
 
-FORMAT = 1
-MAX_JSON_BYTES = 16 * 2**20
 _multiply_ = torch._foreach_mul_  # pyright: ignore[reportPrivateImportUsage] - all tensors in one call
 
 
@@ -221,10 +218,10 @@ class Ticket:
         temporary.mkdir(parents=True)
         try:
             packed = {name: np.packbits(mask.cpu().numpy()) for name, mask in self.masks.items()}
-            save_arrays(packed, temporary / "masks.safetensors")
+            savearrays(packed, temporary / "masks.safetensors")
             if self.weights:
                 arrays = {n: w.detach().cpu().float().contiguous().numpy() for n, w in self.weights.items()}
-                save_arrays(arrays, temporary / "weights.safetensors")
+                savearrays(arrays, temporary / "weights.safetensors")
             record = {
                 "format": FORMAT,
                 "base": dataclasses.asdict(self.base),
@@ -251,7 +248,7 @@ class Ticket:
             InputError: when a file is missing, malformed, of another format, or not of the declared sizes.
         """
         folder = Path(folder)
-        record = _record(folder)
+        record = read_record(folder)
         try:
             units = dict(record["units"])
             base = Base(**{**record["base"], "fresh": tuple(record["base"]["fresh"])})
@@ -265,10 +262,10 @@ class Ticket:
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(f"{folder / 'ticket.json'} is no ticket record: {error}") from None
         shapes = {name: (-(-count // 8),) for name, count in units.items()}
-        packed = _arrays(folder / "masks.safetensors", shapes, "U8")
-        masks = _unpacked(packed, units)
+        packed = read_arrays(folder / "masks.safetensors", shapes, "U8")
+        masks = unpacked(packed, units)
         changed = folder / "weights.safetensors"
-        weights = _arrays(changed, None, "F32") if changed.exists() else {}
+        weights = read_arrays(changed, None, "F32") if changed.exists() else {}
         return cls(base, masks, kinds, weights, origin, whole)
 
 
@@ -284,52 +281,3 @@ def _product(weight: Tensor, mask: Tensor, out: Tensor) -> Tensor:
         return weight * mask.to(weight.device)
     np.multiply(weight.numpy(), mask.numpy(), out=out.numpy())  # casts bools in cache, without Python's lock
     return out
-
-
-def _unpacked(packed: Mapping[str, Tensor], units: Mapping[str, int]) -> dict[str, Tensor]:
-    """Unpack one bit a unit into bools, all in one allocation: large ones get huge pages."""
-    whole, masks, start = np.empty(sum(units.values()), np.uint8), {}, 0
-    for name, count in units.items():
-        part = whole[start : start + count]
-        part[:] = np.unpackbits(packed[name].numpy(), count=count)
-        masks[name] = torch.from_numpy(part).view(torch.bool)
-        start += count
-    return masks
-
-
-def _record(folder: Path) -> dict[str, Any]:
-    path = folder / "ticket.json"
-    if not path.is_file():
-        raise InputError(f"{folder} is no ticket: it has no ticket.json")
-    if path.stat().st_size > MAX_JSON_BYTES:
-        raise InputError(f"{path} has {path.stat().st_size} bytes; allowed: {MAX_JSON_BYTES}")
-    try:
-        record = json.loads(path.read_text())
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is not JSON: {error}") from None
-    found = record.get("format") if isinstance(record, dict) else type(record).__name__
-    if found != FORMAT:
-        raise InputError(f"{path} has ticket format {found!r}; this version reads {FORMAT}")
-    return record
-
-
-def _arrays(path: Path, shapes: Mapping[str, tuple[int, ...]] | None, dtype: str) -> dict[str, Tensor]:
-    """Read tensors after checking names, types and shapes against the declared ones and the file's size."""
-    if not path.is_file():
-        raise InputError(f"{path} is missing")
-    try:
-        with safe_open(path, framework="pt") as stream:
-            names = set(stream.keys())
-            if shapes is not None and (odd := names ^ shapes.keys()):
-                raise InputError(f"{path} holds other sites than ticket.json names: {min(odd)}")
-            for name in names:
-                part = stream.get_slice(name)
-                shape = tuple(part.get_shape())
-                if part.get_dtype() != dtype or (shapes is not None and shape != shapes[name]):
-                    raise InputError(
-                        f"{path}: {name} is {part.get_dtype()} {shape}, declared {dtype} "
-                        f"{shapes[name] if shapes else 'of any shape'}"
-                    )
-            return {name: stream.get_tensor(name) for name in names}
-    except SafetensorError as error:
-        raise InputError(f"{path} is no safetensors file: {error}") from None
