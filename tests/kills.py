@@ -1,8 +1,8 @@
 """Really killing a command and starting it again: SIGKILL to its whole process group, at given moments.
 
 A moment is a number of seconds after the start, `Lines(file, count)`: as soon as the file has that many
-lines, or `After(file, seconds)`: so long after the file appeared. What a killed and resumed command must leave
-behind is what an uninterrupted one leaves, bit for bit, except what measures time: see `digest`.
+lines, or `After(file, seconds)`: so long after the file appeared. What a killed and resumed command leaves
+is what an uninterrupted one leaves, bit for bit, except what measures time: see `digest`.
 """
 
 import contextlib

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 import xxhash
+from safetensors.numpy import save_file as save_arrays
 from torch import Tensor, nn
 
 from hardtack.errors import InputError
@@ -218,10 +219,10 @@ class Ticket:
         temporary.mkdir(parents=True)
         try:
             packed = {name: np.packbits(mask.cpu().numpy()) for name, mask in self.masks.items()}
-            savearrays(packed, temporary / "masks.safetensors")
+            save_arrays(packed, temporary / "masks.safetensors")
             if self.weights:
                 arrays = {n: w.detach().cpu().float().contiguous().numpy() for n, w in self.weights.items()}
-                savearrays(arrays, temporary / "weights.safetensors")
+                save_arrays(arrays, temporary / "weights.safetensors")
             record = {
                 "format": FORMAT,
                 "base": dataclasses.asdict(self.base),

@@ -1,4 +1,4 @@
-"""Reading a ticket's files: sizes, names and types are checked before memory is taken; nothing is executed."""
+"""Reading a ticket's files: sizes, names and types are checked first, and nothing is executed."""
 
 import json
 from collections.abc import Mapping
