@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hardtack import cost
+from hardtack.errors import InputError
 from hardtack.loading import load
 from hardtack.methods.search import Data, Search
 from hardtack.prunable import Prunable
@@ -56,6 +57,9 @@ def search(
     """
     common = common or Common()
     objective = objective or OBJECTIVES[method.minimises]()
+    names = [str(sparsity) for sparsity in method.sparsities]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise InputError(f"two sparsities share the ticket folder {min(twice)}; allowed: each once, to 4 decimals")
     data = common.open_task(task)
     base = load(model, data.labels, seed=common.seed, device=common.place())
     view = Prunable.of(base.model, granularity, keep_whole)
