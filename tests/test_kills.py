@@ -19,7 +19,7 @@ from tests.kills import (
 )
 from tests.training import killed_fit
 
-STEPS = 60
+STEPS = 40
 
 
 def test_a_loop_killed_twice_ends_as_if_it_had_not_been(tmp_path):

@@ -212,7 +212,7 @@ def test_a_wanted_sparsity_between_rounds_does_not_disturb_the_path(monkeypatch)
     share=st.sampled_from([0.1, 0.2, 0.25, 0.5]),
     schedule=st.sampled_from(["geometric", "linear"]),
 )
-@settings(max_examples=25)
+@settings(max_examples=15)
 def test_any_wanted_sparsities_are_exact_and_nested_whatever_training_does(wanted, share, schedule):
     fractions = sorted(f"0.{percent:02d}" for percent in wanted)
     with pytest.MonkeyPatch.context() as patch:
