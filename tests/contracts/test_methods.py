@@ -220,7 +220,9 @@ def test_removes_exact_counts_and_stays_plain_at_every_yield(method, toy, kinds)
         assert all((lower.masks[name] | ~higher.masks[name]).all() for name in lower.masks), "not nested"
 
 
-@pytest.mark.parametrize(("method", "toy", "kinds"), CASES)
+@pytest.mark.parametrize(
+    ("method", "toy", "kinds"), [case for case in CASES if case[1] == "bert" or case[2] == ("weight",)]
+)
 def test_same_seed_same_ticket(method, toy, kinds):
     first, again = trace(method, toy, kinds).tickets, list(set_up(method, toy, kinds).search(Run.nowhere(0)))
     assert [ticket.origin for ticket in first] == [ticket.origin for ticket in again]
