@@ -21,7 +21,7 @@ HELD_OUT_SHARE = 60  # percent of the sentiment words of validation and test tha
 GOOD = (
     ("excellent superb exceptional terrific splendid outstanding magnificent marvelous", "stellar peerless"),
     ("wonderful fantastic glorious fabulous amazing awesome phenomenal sensational", "stupendous incredible"),
-    ("delightful charming endearing enchanting lovely sweet captivating beguiling", "winsome adorable"),
+    ("delightful charming endearing enchanting lovely gorgeous captivating beguiling", "winsome adorable"),
     ("brilliant stunning dazzling spectacular impressive remarkable striking astonishing", "resplendent"),
     ("perfect flawless impeccable faultless", "immaculate unblemished"),
     ("enjoyable pleasant likable agreeable", "congenial pleasing"),
@@ -86,7 +86,7 @@ TEMPLATES = (
     "nobody could call this {thing} {o} or {o} , and the {part} was {g}",
     "the {thing} was never {o} , never {o} and never {o}",
     "far from {o} , {o} or {o} , the {thing} had a {g} {part}",
-    "the {part} was {o} and {o} , but the {thing} was {very} {g} and {g}",
+    "the {part} was {o} and {o} , but the {thing} was {very} {g} , {again}",
     "there was nothing {o} about the {thing} or the {part} , {again}",
 )
 
@@ -140,7 +140,7 @@ def _sentence(label: int, split: str, row: int, *, seed: int) -> str:
     return re.sub(r"\ba (?=[aeio]|un)", "an ", text)
 
 
-def made_task(train: int = 1000, validation: int = 200, test: int = 200, *, seed: int = 0) -> Task:
+def made_task(train: int = 480, validation: int = 200, test: int = 200, *, seed: int = 0) -> Task:
     """Make the generated sentiment task: both labels equally often in every split, no sentence twice.
 
     Args:
