@@ -94,6 +94,11 @@ class HardConcrete:
         self, start: nn.Module, base: Base, view: Prunable, data: Data, objective: Objective, run: Run
     ) -> Iterator[Ticket]:
         """Learn the scores once, then draw a ticket for each wanted sparsity from them."""
+        # What cannot be drawn at all is refused before the search: these scores cut every site alike.
+        even = {site.name: torch.linspace(0, 1, site.units) for site in view.sites}
+        for sparsity in self.sparsities:
+            if not sparsity.learned:
+                draw(view, even, sparsity)
         gates = HardConcreteGates(view, self.opening, next(start.parameters()).device)
         price = Ramp(0.0, self.price, self.price_begin, self.price_finish)
 
@@ -113,7 +118,7 @@ class HardConcrete:
             with gated(start, gates):
                 for step in fit_steps(
                     start, data.train, priced, optimizer, total=total, lr=WarmupDecay(self.lr, self.warmup),
-                    run=run, clip=self.clip, label="mask learning",
+                    run=run, clip=self.clip, precision=data.precision, label="mask learning",
                 ):  # fmt: skip
                     run.log(step=step.index, loss=step.loss, grad_norm=step.grad_norm)
         finally:

@@ -126,7 +126,7 @@ class Iterative:
         )
         for step in fit_steps(
             model, data.train, objective, optimizer, total=self._round_steps(len(data.train)),
-            lr=Constant(self.lr), run=run, clip=self.clip, hold=ticket, label=label,
+            lr=Constant(self.lr), run=run, clip=self.clip, hold=ticket, precision=data.precision, label=label,
         ):  # fmt: skip
             run.log(step=step.index, loss=step.loss)
 

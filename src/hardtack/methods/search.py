@@ -15,10 +15,11 @@ from hardtack.training.adversarial import Objective
 
 
 class Data(NamedTuple):
-    """What a search may read: training batches and validation batches, never test."""
+    """What a search may read: training batches and validation batches, never test; and how it computes."""
 
     train: Batches
     validation: Batches
+    precision: str = "fp32"
 
 
 class Search(Protocol):

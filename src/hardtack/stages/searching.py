@@ -59,7 +59,7 @@ def search(
     objective = objective or OBJECTIVES[method.minimises]()
     names = [str(sparsity) for sparsity in method.sparsities]
     if twice := {name for name in names if names.count(name) > 1}:
-        raise InputError(f"two sparsities share the ticket folder {min(twice)}; allowed: each once, to 4 decimals")
+        raise InputError(f"two sparsities share the folder {min(twice)}; allowed: each once, to 4 decimals")
     data = common.open_task(task)
     base = load(model, data.labels, seed=common.seed, device=common.place())
     view = Prunable.of(base.model, granularity, keep_whole)
@@ -125,6 +125,7 @@ def search(
         batches = Data(
             data.batches("train", encoder, common.batch_size, common.seed),
             data.batches("validation", encoder, 2 * common.batch_size, common.seed),
+            common.precision,
         )
         home = run.folder / "tickets"
         known = {
@@ -132,12 +133,14 @@ def search(
             "task": data.name,
         }
         known |= {"objective": objective.name, "max_length": common.max_length}
+        saved = {path.parent.name for path in home.glob("*/ticket.json")}
         for ticket in method.search((started_from or base).model, base.base, view, batches, objective, run):
             place = home / str(ticket.origin["wanted"])
             if not (place / "ticket.json").is_file():
                 home.mkdir(exist_ok=True)
                 dataclasses.replace(ticket, origin={**ticket.origin, **known}).save(place)
-            run.log(event="ticket", name=place.name, sparsity=ticket.sparsity())
+            if place.name not in saved:
+                run.log(event="ticket", name=place.name, sparsity=ticket.sparsity())
         return settle(
             run,
             kind="search",
