@@ -253,7 +253,13 @@ def _fit(
         run.log(step=step.index, loss=step.loss, grad_norm=step.grad_norm)
         last = step.index + 1 == total
         if last or (step.index + 1) % len(batches) == 0:
-            score = accuracy(*predict(model, validation))
+            try:
+                score = accuracy(*predict(model, validation))
+            except InputError as error:
+                raise InputError(
+                    f"training: {error}, after step {step.index} of {total}; the last good state is kept; "
+                    f"try a lower learning rate than {fit.lr}"
+                ) from None
             run.log(event="validation", step=step.index, accuracy=score)
             if fit.epoch_rule == "best" and score > _best_so_far(run, step.index):
                 run.keep("best", dict(model.named_parameters()), accuracy=score, step=step.index)

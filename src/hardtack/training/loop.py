@@ -128,7 +128,8 @@ def fit_steps(
             if not (math.isfinite(loss) and math.isfinite(float(norm))):
                 for buffer, value in before:
                     buffer.copy_(value)
-                _save(run, model, trained, optimizer, index)
+                if all(bool(tensor.isfinite().all()) for tensor in trained):
+                    _save(run, model, trained, optimizer, index)  # else the last saved state is the last good
                 raise InputError(
                     f"{label}: loss {loss}, gradient norm {float(norm)} at step {index} of {total}; "
                     f"the state before it is kept; try a lower learning rate than {lr(progress):.3g}"
