@@ -152,8 +152,8 @@ def test_progress_reaches_the_total(toys):
     seen = []
     run = Run.nowhere(watch=lambda label, done, total: seen.append((label, done, total)))
     attack_all(DeepWordBug(), some(5), toys.bag(WEIGHTS), run)
-    assert seen[0] == ("attack/deepwordbug", 0, 5)
-    assert seen[-1] == ("attack/deepwordbug", 5, 5)
+    assert seen[0] == ("attack deepwordbug", 0, 5)
+    assert seen[-1] == ("attack deepwordbug", 5, 5)
     assert [done for _, done, _ in seen] == sorted(done for _, done, _ in seen)
 
 

@@ -101,7 +101,7 @@ def attack_all(
     live: list[_Live] = []
     with Answers(_path(run, label, binding), binding, victim.classes) as answers:
         try:
-            run.tick(label, 0, len(examples))
+            run.tick(f"attack {attack.name}", 0, len(examples))
             while True:
                 for position, example in islice(waiting, window - len(live)):
                     rng = run.rng(f"attack/{attack.name}", example=example.id)
@@ -112,7 +112,7 @@ def attack_all(
                 _ask([(one, text) for one in live for text in one.unknown()], victim, answers)
                 outcomes |= {one.position: done for one in live if (done := one.step()) is not None}
                 live = [one for one in live if one.position not in outcomes]
-                run.tick(label, len(outcomes), len(examples))
+                run.tick(f"attack {attack.name}", len(outcomes), len(examples))
             answers.log_resumption(run, label)
         finally:
             for one in live:
