@@ -1,0 +1,122 @@
+"""Rows and outcomes: complete, replaced and never doubled, and doubted where they deserve it."""
+
+import json
+
+import pytest
+from tests.toys import saved_toy, toy_task
+from transformers import BertForSequenceClassification
+
+from hardtack.errors import InputError
+from hardtack.evaluation.attacks.deepwordbug import DeepWordBug
+from hardtack.methods.random import Random
+from hardtack.select import Sparsity
+from hardtack.stages import Common, evaluate, retrain, search, train
+
+CPU = Common(device="cpu", batch_size=8)
+ROW = (  # the names that scripts rely on
+    "id model ticket method task split seed attack examples clean_accuracy accuracy_under_attack "
+    "attack_success_rate mean_queries attack_settings shifted_from objective epochs epoch_rule granularity "
+    "sparsity prunable parameters flops disk_bytes data_fingerprint flags measured"
+).split()
+
+
+def write_task(folder, labels=("0", "1")):
+    folder.mkdir()
+    for split, data in toy_task().splits.items():
+        rows = [
+            {"text": text, "label": labels[label]}
+            for (text,), label in zip(data.texts, data.labels, strict=True)
+        ]
+        (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(folder)
+
+
+@pytest.fixture
+def made(tmp_path):
+    """A toy model trained for a moment, and a ticket of it."""
+    saved_toy(tmp_path / "tiny")
+    BertForSequenceClassification.from_pretrained(tmp_path / "tiny").bert.save_pretrained(tmp_path / "tiny")
+    task, tiny = write_task(tmp_path / "task"), str(tmp_path / "tiny")
+    dense = train(tiny, task=task, out=tmp_path / "dense", epochs=0.5, lr=1e-3, common=CPU)
+    method = Random(sparsities=(Sparsity.parse(0.3),))
+    found = search(method, tiny, task=task, out=tmp_path / "search", common=CPU)
+    return {"task": task, "dense": dense["folder"], "ticket": found["tickets"][0], "place": tmp_path}
+
+
+def lines(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_rows_have_every_field_and_outcomes_add_up(made):
+    out = made["place"] / "rows"
+    attack = DeepWordBug(query_limit=20)
+    result = evaluate(made["dense"], task=made["task"], out=out, attacks=[attack], examples=8, common=CPU)
+    clean, attacked = lines(out / "rows.jsonl")
+    assert result["rows"] == [clean, attacked]
+    assert set(ROW) <= clean.keys()
+    assert (clean["attack"], clean["examples"], clean["method"], clean["objective"]) == (
+        None,
+        24,
+        "dense",
+        "clean",
+    )
+    assert (clean["epochs"], clean["epoch_rule"], clean["split"]) == (0.5, "last", "test")
+    assert clean["parameters"] > 0 < clean["flops"]
+    assert attacked["attack_settings"]["query_limit"] == 20
+    outcomes = lines(out / "outcomes.jsonl")
+    assert {outcome["row"] for outcome in outcomes} == {attacked["id"]}
+    held = sum(outcome["status"] == "held" for outcome in outcomes)
+    missed = sum(outcome["status"] == "missed" for outcome in outcomes)
+    assert attacked["accuracy_under_attack"] == held / 8
+    assert attacked["clean_accuracy"] == 1 - missed / 8
+    assert "few-examples" in attacked["flags"]
+
+
+def test_the_same_command_repeats_nothing_and_another_attack_adds_a_row(made):
+    out = made["place"] / "rows"
+    evaluate(made["dense"], task=made["task"], out=out, common=CPU)
+    first = (out / "rows.jsonl").read_bytes()
+    evaluate(made["dense"], task=made["task"], out=out, common=CPU)
+    assert (out / "rows.jsonl").read_bytes() == first
+    for limit in (5, 6):
+        attack = DeepWordBug(query_limit=limit)
+        evaluate(made["dense"], task=made["task"], out=out, attacks=[attack], examples=8, common=CPU)
+    rows = lines(out / "rows.jsonl")
+    assert [row["attack"] for row in rows] == [None, "deepwordbug", "deepwordbug"]
+    assert len({row["id"] for row in rows}) == 3
+    # The test split was read with one limit and then with another: the second row says so.
+    assert ["test-read-again" in row["flags"] for row in rows] == [False, False, True]
+
+
+def test_a_ticket_on_its_raw_base_is_doubted_and_a_retrained_one_is_not(made):
+    raw = evaluate(made["ticket"], task=made["task"], out=made["place"] / "raw", common=CPU)["rows"][0]
+    assert "untrained-head" in raw["flags"]
+    assert raw["sparsity"] == pytest.approx(0.3, abs=0.001)
+    folder = retrain(
+        made["ticket"], task=made["task"], out=made["place"] / "again", epochs=0.5, lr=1e-3, common=CPU
+    )["folder"]
+    row = evaluate(folder, task=made["task"], out=made["place"] / "rows", common=CPU)["rows"][0]
+    assert "untrained-head" not in row["flags"]
+    assert (row["method"], row["granularity"]) == ("random", ["weight"])
+    assert row["parameters"] < raw["parameters"] + 100
+
+
+def test_shifted_data_is_a_row_of_its_own_and_needs_the_same_labels(made):
+    other = write_task(made["place"] / "other")
+    result = evaluate(
+        made["dense"], task=made["task"], out=made["place"] / "rows", shifted=[other], common=CPU
+    )
+    assert [(row["task"], row["shifted_from"]) for row in result["rows"]] == [
+        ("task", None),
+        ("other", "task"),
+    ]
+    names = write_task(made["place"] / "names", ("cold", "warm"))
+    with pytest.raises(InputError, match="allowed: those of task"):
+        evaluate(made["dense"], task=made["task"], out=made["place"] / "x", shifted=[names], common=CPU)
+
+
+def test_another_target_is_refused_in_the_same_folder(made):
+    out = made["place"] / "rows"
+    evaluate(made["dense"], task=made["task"], out=out, common=CPU)
+    with pytest.raises(InputError, match="holds another run"):
+        evaluate(made["ticket"], task=made["task"], out=out, common=CPU)
