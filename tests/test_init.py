@@ -17,7 +17,7 @@ def test_an_unknown_name_is_an_attribute_error():
 
 
 def test_importing_has_no_side_effects():
-    loaded = "import sys, hardtack; print(sorted(m for m in sys.modules if m in ('torch', 'transformers', 'numpy')))"
+    loaded = "import sys, hardtack; print([m for m in sys.modules if m in ('torch', 'transformers')])"
     done = subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
