@@ -45,7 +45,9 @@ def _files(folder: Path, name: str) -> list[Path]:
 
 def _lines(file: Path) -> list[Row]:
     found = []
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+    # Not `splitlines`: texts may hold U+0085 or U+2028, at which that cuts too and JSON does not.
+    lines = file.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    for number, line in enumerate(lines if lines != [""] else [], start=1):
         try:
             value = json.loads(line)
         except ValueError:

@@ -17,7 +17,7 @@ class Rows:
 
     def all(self) -> list[dict[str, Any]]:
         """Return every row, in the order in which they were first written."""
-        return [json.loads(line) for line in self.rows.read_text().splitlines()] if self.rows.exists() else []
+        return [json.loads(line) for line in lines_of(self.rows)]
 
     def ids(self) -> set[str]:
         """Return the ids of the rows that are there."""
@@ -26,8 +26,7 @@ class Rows:
     def put(self, row: dict[str, Any], outcomes: Sequence[Outcome]) -> None:
         """Write a row with its outcomes: the outcomes first, so that a row never stands without them."""
         if outcomes:
-            lines = self.outcomes.read_text().splitlines() if self.outcomes.exists() else []
-            kept = [line for line in lines if json.loads(line)["row"] != row["id"]]
+            kept = [line for line in lines_of(self.outcomes) if json.loads(line)["row"] != row["id"]]
             fresh = [
                 json.dumps({"row": row["id"], **outcome._asdict()}, ensure_ascii=False)
                 for outcome in outcomes
@@ -35,3 +34,11 @@ class Rows:
             write_atomic(self.outcomes, "".join(f"{line}\n" for line in [*kept, *fresh]))
         rows = [other for other in self.all() if other["id"] != row["id"]] + [row]
         write_atomic(self.rows, "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in rows))
+
+
+def lines_of(file: Path) -> list[str]:
+    """Return a file's lines; none where there is no file.
+
+    Not `splitlines`: texts may hold U+0085 or U+2028, at which that cuts too and JSON does not.
+    """
+    return file.read_text(encoding="utf-8").split("\n")[:-1] if file.exists() else []
