@@ -104,28 +104,30 @@ def evaluate(
         assert run.folder is not None
         rows = Rows(run.folder)
         shared = _shared(found, data, encoder, common)
-        named = [_clean_row(found, data, split, None, shared)]
-        named += [
-            _clean_row(found, other, _split_of(other, split), data.name, shared) for other in others.values()
+        # Each row with what it is measured on: two tasks may share a name.
+        work: list[tuple[dict[str, Json], Task | TextAttack]] = [
+            (_clean_row(found, data, split, None, shared), data)
         ]
-        named += [_attack_row(found, data, split, attack, examples, shared) for attack in attacks]
-        missing = [row for row in named if row["id"] not in rows.ids()]
+        work += [
+            (_clean_row(found, other, _split_of(other, split), data.name, shared), other)
+            for other in others.values()
+        ]
+        work += [(_attack_row(found, data, split, attack, examples, shared), attack) for attack in attacks]
+        missing = [(row, on) for row, on in work if row["id"] not in rows.ids()]
         if missing:
             (run.folder / "DONE").unlink(missing_ok=True)
-        for row in missing:
+        for row, on in missing:
             began = time.perf_counter()
-            by_task = {data.name: data, **{other.name: other for other in others.values()}}
             outcomes: list[Outcome] = []
-            if row["attack"] is None:
-                row |= _measure_clean(found, by_task[row["task"]], row, encoder, common, run)
+            if isinstance(on, Task):
+                row |= _measure_clean(found, on, data, row, encoder, common, run)
             else:
-                attack = next(one for one in attacks if _settings(one) == row["attack_settings"])
-                measured, outcomes = _measure_attack(found, data, row, attack, examples, encoder, common, run)
+                measured, outcomes = _measure_attack(found, data, row, on, examples, encoder, common, run)
                 row |= measured
             row["flags"] = sorted({*row["flags"], *_reading_flag(run, row)})
-            row["measured"] = _measured(found, encoder, data, row["split"], began, common)
+            row["measured"] = _measured(found, encoder, data, began, common)
             rows.put(row, outcomes)
-        wanted = {row["id"] for row in named}
+        wanted = {row["id"] for row, _ in work}
         return settle(
             run, kind="evaluate", target=str(target), rows=[row for row in rows.all() if row["id"] in wanted]
         )
@@ -261,17 +263,18 @@ def _split_of(data: Task, split: str) -> str:
 
 
 def _measure_clean(
-    found: Target, data: Task, row: dict[str, Json], encoder: Encoder, common: Common, run: Run
+    found: Target, data: Task, home: Task, row: dict[str, Json], encoder: Encoder, common: Common, run: Run
 ) -> dict[str, Json]:
+    """Measure a whole split; `home` is the task whose training split the model may know by heart."""
     split = row["split"]
     batches = data.batches(split, encoder, 2 * common.batch_size, 0)
     logits, labels = predict(found.loaded.model, batches, run=run, row=row["id"])
     overlap = (
-        flags.train_test_overlap(data.table("train").texts, data.table(split).texts)
-        if "train" in data.splits
+        flags.train_test_overlap(home.table("train").texts, data.table(split).texts)
+        if "train" in home.splits and (data is not home or split != "train")
         else ()
     )
-    doubts = [*flags.untrained_head(found.loaded.fresh_head), *(overlap if split != "train" else ())]
+    doubts = [*flags.untrained_head(found.loaded.fresh_head), *overlap]
     return {"clean_accuracy": accuracy(logits, labels), "flags": doubts}
 
 
@@ -318,14 +321,13 @@ def _reading_flag(run: Run, row: dict[str, Json]) -> Sequence[str]:
     return flags.read_again(settings, earlier)
 
 
-def _measured(
-    found: Target, encoder: Encoder, data: Task, split: str, began: float, common: Common
-) -> dict[str, Json]:
+def _measured(found: Target, encoder: Encoder, data: Task, began: float, common: Common) -> dict[str, Json]:
+    seconds = time.perf_counter() - began
     inputs = _one_input(encoder, data, common)
     with evaluating(found.loaded.model):
         latency = cost.latency_ms(found.loaded.model, inputs)
     return {
-        "seconds": round(time.perf_counter() - began, 3),
+        "seconds": round(seconds, 3),
         "latency_ms": round(latency, 3),
         "latency_tokens": int(inputs["input_ids"].shape[1]),
         "memory_bytes": cost.peak_memory_bytes(),
