@@ -336,6 +336,30 @@ def test_finish_removes_scratch_and_writes_done_last(tmp_path):
     assert json.loads((tmp_path / "DONE").read_text()) == {"tickets": 2}
 
 
+def test_a_kill_between_done_and_the_end_of_scratch_costs_nothing(tmp_path, monkeypatch):
+    with opened(tmp_path) as run:
+        run.keep("fit", {"a": torch.ones(2)})
+        with monkeypatch.context() as patch:
+            patch.setattr(runs.shutil, "rmtree", lambda *_, **__: pytest.fail("killed"))
+            with pytest.raises(pytest.fail.Exception, match="killed"):
+                run.finish(tickets=2)
+    with opened(tmp_path) as run:
+        assert run.finished()
+        assert not (tmp_path / "scratch").exists()
+
+
+def test_what_a_killed_process_was_writing_is_gone(tmp_path):
+    with opened(tmp_path) as run:
+        assert run.part("round-1").scratch is not None
+    unfinished = tmp_path / "tickets" / ".sparsity-0.3000.7.part"
+    unfinished.mkdir(parents=True)
+    (unfinished / "ticket.json").write_text("{}")  # no ticket: it was not put in its place yet
+    (tmp_path / "scratch" / "round-1" / ".fit.safetensors.7.part").write_bytes(b"1")
+    with opened(tmp_path):
+        pass
+    assert not list(tmp_path.rglob("*.part"))
+
+
 def test_nowhere_writes_nothing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run = Run.nowhere(seed=2)

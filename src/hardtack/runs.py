@@ -179,9 +179,12 @@ class Run:
             raise InputError(
                 f"--out {folder} is in use by another process; wait for it or choose another"
             ) from None
-        for path in folder.glob(".*.part"):
+        for place in (folder, folder / "tickets", folder / "scratch"):
             # A process was killed while it wrote; nobody else writes here while we hold the lock.
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+            for path in list(place.rglob(".*.part") if place.name == "scratch" else place.glob(".*.part")):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        if (folder / "DONE").exists():
+            shutil.rmtree(folder / "scratch", ignore_errors=True)  # killed right after it wrote DONE
         run = cls(id, seed, folder, parent, dict(recipe), watch, save_seconds, "", lock)
         if owner is None:
             facts = {"id": id, "parent": parent, "seed": seed, "versions": versions(), "commit": commit()}
@@ -276,10 +279,10 @@ class Run:
         return self.folder is not None and (self.folder / "DONE").exists()
 
     def finish(self, **facts: Json) -> None:
-        """Remove scratch and write DONE, the last file of a run."""
+        """Write DONE, the last file of a run, then remove scratch: a kill between them costs no work."""
         if self.folder is not None:
-            shutil.rmtree(self.folder / "scratch", ignore_errors=True)
             write_atomic(self.folder / "DONE", json.dumps(facts) + "\n")
+            shutil.rmtree(self.folder / "scratch", ignore_errors=True)
 
 
 def _owner(record: Path) -> str | None:
