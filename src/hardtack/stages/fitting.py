@@ -185,6 +185,8 @@ def _run(
         "data": data.fingerprint("train"),
         "ticket": facts.get("ticket_digest"),
     }
+    if fit.epoch_rule == "best":  # then validation decides which weights are kept
+        settings["validation"] = data.fingerprint("validation")
     record = {**facts, "task": data.name, "fit": settings_of(fit, all=True), "objective": _named(objective)}
     record |= {"base": loaded.base.fingerprint, "cut": list(data.cut), "data": data.fingerprint("train")}
     with open_run(kind, method, out, settings=settings, record=record, common=common, watch=watch) as run:
