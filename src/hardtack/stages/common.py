@@ -16,6 +16,7 @@ from hardtack.loading import Loaded
 from hardtack.runs import Json, Run, Watch, identify
 from hardtack.tasks.task import Task
 from hardtack.tasks.text import Encoder, load_task
+from hardtack.training.loop import check_precision
 
 PROVENANCE = "hardtack.json"
 """A file in a model's folder that says how the model was made; rows take their method and settings from it.
@@ -56,6 +57,7 @@ class Common:
         ):
             if getattr(self, name) < low:
                 raise InputError(f"{name} {getattr(self, name)} is not allowed; allowed: {low} or more")
+        check_precision(self.precision)  # before a run folder is made in its name
 
     def place(self) -> str:
         """Return the device to use; raises InputError where it does not exist."""

@@ -93,9 +93,7 @@ def fit_steps(
     Raises:
         InputError: at a loss or gradient that is not finite, naming the step; the state before it is kept.
     """
-    if precision not in PRECISIONS:
-        reason = " (its scaled gradients overflow the perturbations)" if precision == "fp16" else ""
-        raise InputError(f"precision {precision!r} is not allowed{reason}; allowed: {', '.join(PRECISIONS)}")
+    check_precision(precision)
     trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     device = trained[0].device  # where the model is too; gated, it may have no parameter of its own left
     accelerator = _accelerator(device)
@@ -144,6 +142,13 @@ def fit_steps(
         _drop_gradients_(model, optimizer)
         for module, flag in flags:
             module.training = flag
+
+
+def check_precision(precision: str) -> None:
+    """Refuse a precision that the loop does not compute in."""
+    if precision not in PRECISIONS:
+        reason = " (its scaled gradients overflow the perturbations)" if precision == "fp16" else ""
+        raise InputError(f"precision {precision!r} is not allowed{reason}; allowed: {', '.join(PRECISIONS)}")
 
 
 def _accelerator(device: torch.device) -> Accelerator:
