@@ -19,7 +19,7 @@ def ticket(tmp_path):
     origin = {"method": "magnitude", "settings": {"scope": "global"}, "seed": 3}
     folder = tmp_path / "search" / "tickets" / "sparsity-0.4286"
     folder.parent.mkdir(parents=True)
-    Ticket(base, masks, ("weight", "head"), {}, origin, ()).save(folder)
+    Ticket(base, masks, ("head", "weight"), {}, origin, ()).save(folder)
     return folder
 
 

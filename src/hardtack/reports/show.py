@@ -56,9 +56,7 @@ def show_ticket(folder: Path) -> Row:
     sites = [
         {
             "name": name,
-            "kind": next(
-                (kind for kind in ticket.granularity if name.endswith(f".{kind}s")), ticket.granularity[0]
-            ),
+            "kind": next((kind for kind in ticket.granularity if name.endswith(f".{kind}s")), "weight"),
             "units": mask.numel(),
             "kept": int(mask.sum()),
             "sparsity": 1 - int(mask.sum()) / mask.numel(),
