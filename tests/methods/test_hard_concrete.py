@@ -304,3 +304,11 @@ def test_settings_out_of_range_are_refused_in_one_line(settings, words):
     with pytest.raises(InputError) as error:
         HardConcrete(**settings)
     assert str(error.value) == words
+
+
+def test_a_search_that_closed_hardly_a_gate_says_so():
+    model, data = Linear(torch.eye(4)), Steps(40, torch.eye(4), torch.arange(4))
+    (idle,) = search(model, data, Run.nowhere(), price=0.0, lr=1e-6)
+    (busy,) = search(model, data, Run.nowhere(), price=1000.0, lr=0.5)
+    assert "ranking is mostly noise" in idle.origin["note"]
+    assert "note" not in busy.origin

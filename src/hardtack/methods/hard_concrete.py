@@ -44,6 +44,9 @@ from hardtack.training.adversarial import Objective, Stream
 from hardtack.training.loop import Unclipped, fit_steps
 from hardtack.training.snapshot import Snapshot
 
+LITTLE = 0.1
+"""A search that lowers the expected share of open gates by less than this says so in its tickets."""
+
 
 @dataclass(frozen=True)
 class HardConcrete:
@@ -100,6 +103,7 @@ class HardConcrete:
             if not sparsity.learned:
                 draw(view, even, sparsity)
         gates = HardConcreteGates(view, self.opening, next(start.parameters()).device)
+        open_before = float(gates.expected_open(self.mean_of).detach())
         price = Ramp(0.0, self.price, self.price_begin, self.price_finish)
 
         def priced(
@@ -125,7 +129,13 @@ class HardConcrete:
             origin.restore_(start)
         scores = {name: score.cpu() for name, score in gates.log_odds().items()}
         learned = {name: (gate > 0).cpu() for name, gate in gates.expected().items()}
-        facts = {"open": float(gates.expected_open(self.mean_of).detach()), "objective": objective.name}
+        open_now = float(gates.expected_open(self.mean_of).detach())
+        facts: dict[str, object] = {"open": open_now, "objective": objective.name}
+        if open_before - open_now < LITTLE:
+            facts["note"] = (
+                f"gates hardly closed in {total} steps (expected open {open_before:.2f} -> {open_now:.2f}): "
+                "the ranking is mostly noise; a higher price or more epochs would tell weights apart"
+            )
         for sparsity in self.sparsities:
             if sparsity.learned and all(mask.all() for mask in learned.values()):
                 raise InputError(

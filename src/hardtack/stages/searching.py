@@ -133,9 +133,11 @@ def search(
             "task": data.name,
         }
         known |= {"objective": objective.name, "max_length": common.max_length}
+        notes: list[str] = []
         saved = {path.parent.name for path in home.glob("*/ticket.json")}
         for ticket in method.search((started_from or base).model, base.base, view, batches, objective, run):
             place = home / str(ticket.origin["wanted"])
+            notes = sorted({*notes, *filter(None, [ticket.origin.get("note")])})
             if not (place / "ticket.json").is_file():
                 home.mkdir(exist_ok=True)
                 dataclasses.replace(ticket, origin={**ticket.origin, **known}).save(place)
@@ -148,6 +150,7 @@ def search(
             objective=objective.name,
             granularity=[*granularity],
             tickets=sorted(str(path.parent) for path in home.glob("*/ticket.json")),
+            notes=notes,
             resumed=resumptions(run),
             seconds=round(time.perf_counter() - began, 3),
         )

@@ -13,6 +13,3 @@ Loss = Callable[[Tensor, Batch], Tensor]
 def cross_entropy(logits: Tensor, batch: Batch) -> Tensor:
     """Return -log p(label) of each example in nats, [N], in float32 whatever the logits' precision."""
     return functional.cross_entropy(logits.float(), batch.labels, reduction="none")
-
-
-LOSSES: dict[str, Loss] = {"cross_entropy": cross_entropy}
