@@ -171,9 +171,21 @@ def provenance_of(folder: str | Path) -> dict[str, Json]:
 
 
 def result_of(run: Run) -> dict[str, Json]:
-    """Return what a finished run said in its DONE file."""
+    """Return what a finished run said in its DONE file; paths inside it follow a folder that has moved."""
     assert run.folder is not None
-    return json.loads((run.folder / "DONE").read_text())
+    result = json.loads((run.folder / "DONE").read_text())
+    return {
+        **_moved(result, f"{result['folder']}{os.sep}", f"{run.folder}{os.sep}"),
+        "folder": str(run.folder),
+    }
+
+
+def _moved(value: Json, old: str, new: str) -> Json:
+    if isinstance(value, dict):
+        return {name: _moved(inner, old, new) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_moved(inner, old, new) for inner in value]
+    return new + value.removeprefix(old) if isinstance(value, str) and value.startswith(old) else value
 
 
 def settle(run: Run, **facts: Json) -> dict[str, Json]:
