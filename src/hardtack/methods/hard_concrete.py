@@ -33,7 +33,7 @@ from torch import Tensor, nn
 
 from hardtack.errors import InputError
 from hardtack.gates import HardConcreteGates, gated
-from hardtack.methods.search import Data, record, sparsities_field
+from hardtack.methods.search import Data, check_training, record, sparsities_field
 from hardtack.prunable import Prunable
 from hardtack.runs import Run
 from hardtack.schedule import Ramp, WarmupDecay
@@ -88,6 +88,7 @@ class HardConcrete:
             raise InputError(f"mean_of {self.mean_of!r} does not exist; allowed: sites, gates")
         if not -0.1 < self.opening < 1.1:
             raise InputError(f"opening {self.opening} is not allowed; allowed: -0.1 < opening < 1.1")
+        check_training(epochs=self.epochs, lr=self.lr, weight_decay=self.weight_decay, clip=self.clip)
 
     def steps(self, epoch: int) -> int:
         """Return the training steps of the search, given those of one epoch."""

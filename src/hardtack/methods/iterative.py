@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from hardtack.errors import InputError
 from hardtack.methods.magnitude import magnitudes
-from hardtack.methods.search import Data, record, sparsities_field
+from hardtack.methods.search import Data, check_training, record, sparsities_field
 from hardtack.prunable import Prunable
 from hardtack.runs import Run
 from hardtack.schedule import Constant
@@ -73,9 +73,8 @@ class Iterative:
         if not 0 < self.share < 1:
             raise InputError(f"share {self.share} is not allowed; allowed: 0 < share < 1")
         if any(wanted.fraction is None for wanted in self.sparsities):
-            raise InputError(
-                "iterative takes plain fractions as sparsities, e.g. 0.3; kinds and banks are for others"
-            )
+            raise InputError("iterative takes plain fractions, e.g. 0.3; kinds and banks are for others")
+        check_training(epochs=self.epochs, lr=self.lr, weight_decay=self.weight_decay, clip=self.clip)
 
     def steps(self, epoch: int) -> int:
         """Return the training steps of the search, given those of one epoch."""

@@ -6,6 +6,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 
 from torch import nn
 
+from hardtack.errors import InputError
 from hardtack.prunable import Prunable
 from hardtack.runs import Run
 from hardtack.select import Sparsity
@@ -83,3 +84,12 @@ def record(method: Search, run: Run, sparsity: Sparsity, **facts: Any) -> dict[s
     }
     wanted = {"method": method.name, "version": method.version, "settings": settings, "wanted": str(sparsity)}
     return {**wanted, "seed": run.seed, "run": run.id, **facts}
+
+
+def check_training(*, epochs: float, lr: float, weight_decay: float, clip: float) -> None:
+    """Refuse settings of training that no optimiser takes."""
+    if not epochs > 0 or not lr > 0 or not weight_decay >= 0 or not clip >= 0:
+        raise InputError(
+            f"epochs {epochs}, lr {lr}, weight decay {weight_decay}, clip {clip}; "
+            "allowed: epochs and lr above 0, weight decay and clip 0 or more"
+        )
