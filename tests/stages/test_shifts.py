@@ -49,3 +49,13 @@ def test_a_shifted_set_is_doubted_for_the_texts_the_model_was_trained_on(tmp_pat
         "rows"
     ]
     assert "train-test-overlap" in rows[1]["flags"]  # its test is the home task's training split
+
+
+def test_a_log_that_a_full_disk_cut_short_does_not_stop_an_evaluation(tmp_path, tasks):
+    home, away = tasks
+    run = {"task": home, "out": tmp_path / "rows", "common": COMMON}
+    evaluate(str(tmp_path / "tiny"), **run)
+    with open(tmp_path / "rows" / "log.jsonl", "a") as log:
+        log.write('{"part": "", "event": "read", "da\n')
+    rows = evaluate(str(tmp_path / "tiny"), shifted=(away,), **run)["rows"]
+    assert len(rows) == 2

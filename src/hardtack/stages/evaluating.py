@@ -22,7 +22,7 @@ from hardtack.runs import Json, Run, Watch
 from hardtack.stages.common import Common, open_run, provenance_of, settle
 from hardtack.stages.fitting import ticket_folder
 from hardtack.stages.planning import total
-from hardtack.stages.rows import Rows
+from hardtack.stages.rows import Rows, lines_of
 from hardtack.tasks.task import Task
 from hardtack.tasks.text import Encoder
 from hardtack.ticket import Ticket, digest_of
@@ -314,8 +314,9 @@ def _reading_flag(run: Run, row: dict[str, Json]) -> Sequence[str]:
     settings = json.dumps([row["attack"], row["attack_settings"], row["examples"]], sort_keys=True)
     assert run.folder is not None
     log = run.folder / "log.jsonl"
-    lines = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
-    same = [line for line in lines if line.get("event") == "read" and line["data"] == row["data_fingerprint"]]
+    # Only whole lines of this kind are parsed: a full disk may have cut another one short.
+    marked = [line for line in lines_of(log) if '"event": "read"' in line and line.endswith("}")]
+    same = [line for line in map(json.loads, marked) if line["data"] == row["data_fingerprint"]]
     earlier = [line["settings"] for line in same if line["attack"] == row["attack"]]
     run.log(event="read", data=row["data_fingerprint"], attack=row["attack"], settings=settings)
     return flags.read_again(settings, earlier)
