@@ -97,7 +97,7 @@ class Prunable:
                     f"granularity {kind!r} is not known for {type(base).__name__}; allowed: weight"
                     + (", head, neuron" if family else "")
                 )
-        for pattern in patterns:
+        for pattern in patterns if sites else ():
             if not any(fnmatch.fnmatchcase(site.name, pattern) for site in sites):
                 raise InputError(f"keep_whole {pattern!r} matches no site, such as {sites[0].name}")
         kept = tuple(site for site in sites if not any(fnmatch.fnmatchcase(site.name, p) for p in patterns))

@@ -15,8 +15,8 @@ EXAMPLE = (
     " --sparsity 0.3 --sparsity 0.5 --out runs/search"
 )
 HELPS = {
-    "granularity": "what a ticket removes: weight, head, neuron or channel",
-    "keep_whole": "a part of the model that is never pruned, by the name of its module",
+    "granularity": "what a ticket removes: weight, head or neuron",
+    "keep_whole": "sites that are never pruned: a pattern of names as `hardtack show TICKET` has, e.g. pooler*",
     "warm_epochs": "epochs of fine-tuning before the search where a method needs them and there is no --from",
     "warm_lr": "peak learning rate of that fine-tuning",
 }
@@ -47,7 +47,10 @@ def flags(parser: Parser, words: list[str]) -> None:
         help="a Hugging Face id or a local folder: the base, which tickets rewind to",
     )
     parser.add_argument(
-        "--from", dest="start", metavar="MODEL2", help="where the search starts (default: the base)"
+        "--from",
+        dest="start",
+        metavar="MODEL2",
+        help="where the search starts (default: the base, fine-tuned first where the method needs that)",
     )
     shared.add_task_and_out(parser)
     parser.add_argument(
