@@ -158,6 +158,7 @@ def test_a_model_without_pooler_has_no_site_for_it():
     [
         ("bert", ("weight",), ("*",), "nothing to prune in BertModel at granularity weight"),
         ("bert", (), (), "nothing to prune in BertModel"),
+        ("bert", (), ("pooler*",), "nothing to prune in BertModel"),
         ("bert", ("heads",), (), "granularity 'heads' does not exist; did you mean 'head'"),
         ("bert", ("channel",), (), "'channel' is not known for BertModel; .* weight, head, neuron$"),
         ("distilbert", ("head",), (), "'head' is not known for DistilBertModel; allowed: weight$"),

@@ -16,7 +16,7 @@ EXAMPLE = (
 )
 HELPS = {
     "granularity": "what a ticket removes: weight, head or neuron",
-    "keep_whole": "sites that are never pruned: a pattern of names as `hardtack show TICKET` has, e.g. pooler*",
+    "keep_whole": "sites that are never pruned: a pattern of their names, e.g. pooler*",
     "warm_epochs": "epochs of fine-tuning before the search where a method needs them and there is no --from",
     "warm_lr": "peak learning rate of that fine-tuning",
 }
