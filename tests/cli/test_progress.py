@@ -98,3 +98,15 @@ def test_without_a_terminal_one_plain_line_every_ten_seconds(monkeypatch, clock)
     assert lines[0].startswith("train:  10%")
     assert "10/100 [00:10<01:30" in lines[0]
     assert progress.LINE_SECONDS == 10.0
+
+
+def test_the_next_work_of_one_name_has_a_rate_of_its_own(monkeypatch, clock):
+    screen = stderr(monkeypatch, tty=False)
+    with Bars() as watch:
+        watch("clean", 0, 100)
+        watch("clean", 100, 100)
+        clock.now += 1000.0
+        watch("clean", 0, 100)
+        clock.now += 10.0
+        watch("clean", 50, 100)
+    assert "50/100 [00:10<00:10" in screen.text

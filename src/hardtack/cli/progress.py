@@ -63,3 +63,5 @@ class Bars:
             meter = tqdm.format_meter(done, total, now - start, prefix=label, ncols=0, initial=before)
             print(meter, file=sys.stderr, flush=True)
             self.last_line = now
+        if done >= total:
+            del self.started[label]  # the next work of this name has a rate of its own
