@@ -360,6 +360,23 @@ def test_what_a_killed_process_was_writing_is_gone(tmp_path):
     assert not list(tmp_path.rglob("*.part"))
 
 
+def test_a_run_that_was_refused_before_it_left_anything_frees_its_folder(tmp_path):
+    def refuse(leave):
+        with Run.open(tmp_path / leave, "search-random-1/seed-0", recipe={}, seed=0) as run:
+            assert run.scratch is not None
+            if leave == "log":
+                run.log(step=1)
+            raise InputError("scope 'globl' does not exist")
+
+    for leave in ("nothing", "log"):
+        with pytest.raises(InputError, match="globl"):
+            refuse(leave)
+    with Run.open(tmp_path / "nothing", "search-random-2/seed-0", recipe={}, seed=0) as run:
+        assert run.id == "search-random-2/seed-0"
+    with pytest.raises(InputError, match="holds another run"):
+        Run.open(tmp_path / "log", "search-random-2/seed-0", recipe={}, seed=0)
+
+
 def test_nowhere_writes_nothing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run = Run.nowhere(seed=2)

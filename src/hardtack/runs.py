@@ -199,7 +199,13 @@ class Run:
     def __enter__(self) -> "Run":
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, InputError) and self.folder is not None:
+            left = (path for path in self.folder.rglob("*") if path.is_file())
+            if {path.name for path in left} <= {"recipe.json", ".lock"}:
+                # Refused before it left anything: the corrected command may have the folder.
+                (self.folder / "recipe.json").unlink(missing_ok=True)
+                shutil.rmtree(self.folder / "scratch", ignore_errors=True)
         self.close()
 
     def part(self, label: str) -> "Run":
