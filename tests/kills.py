@@ -27,8 +27,8 @@ ROOT = Path(__file__).parent.parent
 POLL_SECONDS = 0.003
 LEFT_OUT = ("log.jsonl", ".lock")
 """Files that say when things happened or that somebody is at work."""
-TIMED = ("measured", "seconds", "resumed", "at", "created")
-"""Keys of JSON files (any depth) that hold times, or how often the work was resumed."""
+TIMED = ("measured", "seconds", "resumed", "at", "created", "commit")
+"""Keys of JSON files (any depth) that hold times, resumptions, or the commit of the source."""
 
 
 class Lines(NamedTuple):
