@@ -83,6 +83,8 @@ def _fraction(value: str, whole: str) -> float:
             f"sparsity {whole!r}: {value!r} is not a fraction; "
             "allowed: 0 <= sparsity < 1, head=0.2,neuron=0.4, 2:4, learned"
         )
+    if round(number, 4) != number:
+        raise InputError(f"sparsity {whole!r}: {value!r} has more than the 4 decimals that name its folder")
     return number + 0.0  # -0 becomes 0, which reads better in a folder's name
 
 

@@ -120,3 +120,14 @@ def test_another_target_is_refused_in_the_same_folder(made):
     evaluate(made["dense"], task=made["task"], out=out, common=CPU)
     with pytest.raises(InputError, match="holds another run"):
         evaluate(made["ticket"], task=made["task"], out=out, common=CPU)
+
+
+def test_a_model_evaluated_at_another_length_or_seed_says_so(made):
+    longer = Common(device="cpu", batch_size=8, max_length=9, seed=3)
+    row = evaluate(made["dense"], task=made["task"], out=made["place"] / "rows", common=longer)["rows"][0]
+    assert "other-length" in row["flags"]
+    assert (row["seed"], row["trained_seed"], row["max_length"]) == (3, 0, 9)
+    assert (
+        evaluate(made["dense"], task=made["task"], out=made["place"] / "same", common=CPU)["rows"][0]["flags"]
+        == []
+    )

@@ -63,6 +63,11 @@ FLAGS: Mapping[str, str] = MappingProxyType(
             "can push words out of sight; both look like robustness or its lack. What to do: raise "
             "--max-length or attack shorter texts."
         ),
+        "other-length": (
+            "Raised if the model was trained on texts cut at another length than it is evaluated with. Why: "
+            "it then sees more, or less, of a long text than it learned from, and an attack behind the cut "
+            "spends queries without effect. What to do: give both the same --max-length."
+        ),
         "test-read-again": (
             "Raised if this test split was already read with other settings. Why: choosing settings by "
             "their test result makes the best of several look better than it is. What to do: choose on the "
@@ -70,6 +75,11 @@ FLAGS: Mapping[str, str] = MappingProxyType(
         ),
     }
 )
+
+
+def other_length(trained: int | None, evaluated: int) -> tuple[str, ...]:
+    """Doubt a model that was trained at another maximum length (None where nobody says) in tokens."""
+    return _flag("other-length", trained is not None and trained != evaluated)
 
 
 def few_examples(examples: Sequence[Example]) -> tuple[str, ...]:

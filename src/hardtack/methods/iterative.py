@@ -29,7 +29,7 @@ from hardtack.schedule import Constant
 from hardtack.select import Sparsity, draw, round_half_up
 from hardtack.ticket import Base, Ticket
 from hardtack.training.adversarial import Objective
-from hardtack.training.loop import fit_steps
+from hardtack.training.loop import decayed, fit_steps
 from hardtack.training.snapshot import Snapshot
 
 Masks = dict[str, Tensor]
@@ -63,7 +63,7 @@ class Iterative:
     )
     lr: float = field(default=2e-5, metadata={"help": "learning rate, constant within a round"})
     weight_decay: float = field(
-        default=0.01, metadata={"help": "AdamW's weight decay; pruned weights feel none"}
+        default=0.01, metadata={"help": "AdamW's weight decay, on matrices; pruned weights feel none"}
     )
     clip: float = field(default=1.0, metadata={"help": "bound on the live gradients' norm; 0 is no clipping"})
 
@@ -120,9 +120,7 @@ class Iterative:
     def _train(
         self, model: nn.Module, ticket: Ticket, data: Data, objective: Objective, run: Run, label: str
     ) -> None:
-        optimizer = torch.optim.AdamW(
-            model.parameters(), lr=self.lr, weight_decay=self.weight_decay, fused=True
-        )
+        optimizer = torch.optim.AdamW(decayed(model, self.weight_decay), lr=self.lr, fused=True)
         for step in fit_steps(
             model, data.train, objective, optimizer, total=self._round_steps(len(data.train)),
             lr=Constant(self.lr), run=run, clip=self.clip, hold=ticket, precision=data.precision, label=label,

@@ -60,8 +60,9 @@ class Entry:
 
     @property
     def seed(self) -> Any:
-        """Return the seed, by which rows are paired."""
-        return self.row.get("seed")
+        """Return the seed by which rows are paired: the model's own, else the evaluation's."""
+        trained = self.row.get("trained_seed")
+        return self.row.get("seed") if trained is None else trained
 
 
 def compare(folders: Sequence[Path], *, seed: int = 0) -> Row:

@@ -44,7 +44,7 @@ class Common:
     text_column: str | None = field(default=None, metadata={"help": "name of the text column in files"})
     label_column: str | None = field(default=None, metadata={"help": "name of the label column in files"})
     precision: str = field(default="fp32", metadata={"help": "fp32 or bf16"})
-    device: str = no_result("auto", "cpu, cuda, cuda:1, mps or auto (a GPU if there is one)")
+    device: str = no_result("auto", "cpu, cuda, cuda:1, mps or auto (CUDA if there is one)")
     save_seconds: float = no_result(30.0, "seconds between saved states of long work")
 
     def __post_init__(self) -> None:

@@ -86,7 +86,7 @@ def demo(
         "demo",
         "minilm",
         folder,
-        settings=settings_of(sizes),
+        settings=settings_of(sizes, all=True),  # its defaults are its content: a changed one is another demo
         record={"demo": settings_of(sizes, all=True)},
         common=common,
         watch=watch,
@@ -96,7 +96,7 @@ def demo(
         began = time.perf_counter()
         lines = _lines(model, folder, sizes, common, watch)
         for name in ("rows.jsonl", "outcomes.jsonl"):  # all models' rows, in the order of the card
-            parts = [(folder / f"evaluate-{line['name']}" / name).read_text() for line in lines]
+            parts = [(folder / f"evaluate-{line['name']}" / name).read_text("utf-8") for line in lines]
             write_atomic(folder / name, "".join(parts))
         return settle(run, kind="demo", note=NOTE, lines=lines, seconds=round(time.perf_counter() - began, 1))
 

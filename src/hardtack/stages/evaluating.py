@@ -103,7 +103,7 @@ def evaluate(
     ) as run:
         assert run.folder is not None
         rows = Rows(run.folder)
-        shared = _shared(found, data, encoder, common)
+        shared = _shared(found, data, split, encoder, common)
         # Each row with what it is measured on: two tasks may share a name.
         work: list[tuple[dict[str, Json], Task | TextAttack]] = [
             (_clean_row(found, data, split, None, shared), data)
@@ -124,8 +124,9 @@ def evaluate(
             else:
                 measured, outcomes = _measure_attack(found, data, row, on, examples, encoder, common, run)
                 row |= measured
-            row["flags"] = sorted({*row["flags"], *_reading_flag(run, row)})
-            row["measured"] = _measured(found, encoder, data, began, common)
+            length = flags.other_length(found.made.get("max_length"), encoder.max_length)
+            row["flags"] = sorted({*row["flags"], *length, *_reading_flag(run, row)})
+            row["measured"] = _measured(found, encoder, data, split, began, common)
             rows.put(row, outcomes)
         wanted = {row["id"] for row, _ in work}
         return settle(
@@ -146,6 +147,8 @@ def open_target(target: str | Path, data: Task, base: str | None, common: Common
             "method": ticket.origin.get("method"),
             "granularity": list(ticket.granularity),
             "run": ticket.origin.get("run"),
+            "seed": ticket.origin.get("seed"),
+            "max_length": ticket.origin.get("max_length"),
         }
         made |= {
             "sparsity": ticket.sparsity(),
@@ -166,10 +169,10 @@ def open_target(target: str | Path, data: Task, base: str | None, common: Common
     )
 
 
-def _shared(found: Target, data: Task, encoder: Encoder, common: Common) -> dict[str, Json]:
+def _shared(found: Target, data: Task, split: str, encoder: Encoder, common: Common) -> dict[str, Json]:
     """Return what all rows of one target and task have in common."""
     made = found.made
-    inputs = _one_input(encoder, data, common)
+    inputs = _one_input(encoder, data, split, common)
     with evaluating(found.loaded.model):
         flops = cost.forward_flops(found.loaded.model, inputs)
     return {
@@ -184,7 +187,8 @@ def _shared(found: Target, data: Task, encoder: Encoder, common: Common) -> dict
         "prunable": made.get("prunable"),
         "run": made.get("run"),
         "seed": common.seed,
-        "max_length": common.max_length,
+        "trained_seed": made.get("seed"),
+        "max_length": encoder.max_length,
         "parameters": cost.parameters_kept(found.loaded.model),
         "flops": flops,
         "flops_tokens": int(inputs["input_ids"].shape[1]),
@@ -192,10 +196,9 @@ def _shared(found: Target, data: Task, encoder: Encoder, common: Common) -> dict
     }
 
 
-def _one_input(encoder: Encoder, data: Task, common: Common) -> dict[str, Tensor]:
-    """Return one input on the device: the longest text among the first 64 of the first split."""
-    table = next(iter(data.splits.values()))
-    rows = encoder(table.texts[:64])
+def _one_input(encoder: Encoder, data: Task, split: str, common: Common) -> dict[str, Tensor]:
+    """Return one input on the device: the longest text among the first 64 of the evaluated split."""
+    rows = encoder(data.table(split).texts[:64])
     longest = max(rows, key=lambda row: len(row["input_ids"]))
     return {name: torch.tensor([value], device=common.place()) for name, value in longest.items()}
 
@@ -322,9 +325,11 @@ def _reading_flag(run: Run, row: dict[str, Json]) -> Sequence[str]:
     return flags.read_again(settings, earlier)
 
 
-def _measured(found: Target, encoder: Encoder, data: Task, began: float, common: Common) -> dict[str, Json]:
+def _measured(
+    found: Target, encoder: Encoder, data: Task, split: str, began: float, common: Common
+) -> dict[str, Json]:
     seconds = time.perf_counter() - began
-    inputs = _one_input(encoder, data, common)
+    inputs = _one_input(encoder, data, split, common)
     with evaluating(found.loaded.model):
         latency = cost.latency_ms(found.loaded.model, inputs)
     return {

@@ -28,7 +28,7 @@ from hardtack.stages.planning import plan
 from hardtack.tasks.task import Task
 from hardtack.ticket import Ticket
 from hardtack.training.adversarial import Clean, Objective
-from hardtack.training.loop import fit_steps
+from hardtack.training.loop import decayed, fit_steps
 
 EPOCH_RULES = ("last", "best")
 
@@ -206,7 +206,7 @@ def _run(
             "epoch_rule": fit.epoch_rule,
             "seed": common.seed,
             "task": data.name,
-            "max_length": common.max_length,
+            "max_length": encoder.max_length,
             "granularity": list(ticket.granularity) if ticket else None,
             "sparsity": sparsity,
             "prunable": ticket.units() if ticket else None,
@@ -239,7 +239,7 @@ def _fit(
     common: Common,
 ) -> float:
     """Train, look at validation at each epoch's end, and leave the model at the epoch that the rule picks."""
-    optimizer = torch.optim.AdamW(_groups(model, fit.weight_decay), lr=fit.lr, fused=True)
+    optimizer = torch.optim.AdamW(decayed(model, fit.weight_decay), lr=fit.lr, fused=True)
     best = -1.0
     for step in fit_steps(
         model,
@@ -256,7 +256,7 @@ def _fit(
         last = step.index + 1 == total
         if last or (step.index + 1) % len(batches) == 0:
             try:
-                score = accuracy(*predict(model, validation))
+                score = accuracy(*predict(model, validation, run=run, row=f"validation-{step.index}"))
             except InputError as error:
                 raise InputError(
                     f"training: {error}, after step {step.index} of {total}; the last good state is kept; "
@@ -281,13 +281,6 @@ def _best_so_far(run: Run, step: int) -> float:
     """Return the accuracy of the epoch kept so far; one that a killed process kept later does not count."""
     kept = run.kept("best")
     return -1.0 if kept is None or kept[1]["step"] >= step else float(kept[1]["accuracy"])
-
-
-def _groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Weight decay on matrices, none on biases and norms."""
-    matrices = [parameter for parameter in model.parameters() if parameter.dim() > 1]
-    vectors = [parameter for parameter in model.parameters() if parameter.dim() <= 1]
-    return [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
 
 
 def _named(objective: Objective) -> dict[str, Json]:

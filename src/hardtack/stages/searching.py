@@ -132,7 +132,7 @@ def search(
             "start": None if start is None else fingerprint((started_from or base).model),
             "task": data.name,
         }
-        known |= {"objective": objective.name, "max_length": common.max_length}
+        known |= {"objective": objective.name, "max_length": encoder.max_length}
         notes: list[str] = []
         saved = {path.parent.name for path in home.glob("*/ticket.json")}
         for ticket in method.search((started_from or base).model, base.base, view, batches, objective, run):

@@ -7,7 +7,7 @@ run that is killed and started again continues bit for bit from its last saved s
 import math
 import time
 from collections.abc import Callable, Generator, Iterator
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from accelerate import Accelerator
@@ -54,6 +54,14 @@ class Losses(Protocol):
     ) -> Iterator[Tensor] | Iterator[Tensor | Unclipped]:
         """Start the losses of one step."""
         ...
+
+
+def decayed(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Return an optimiser's parameter groups: weight decay on matrices, none on biases and norms."""
+    matrices = [parameter for parameter in model.parameters() if parameter.dim() > 1]
+    vectors = [parameter for parameter in model.parameters() if parameter.dim() <= 1]
+    groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    return [group for group in groups if group["params"]]
 
 
 def fit_steps(
