@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
@@ -18,6 +19,9 @@ GAMMA, ZETA, BETA = -0.1, 1.1, 2.0 / 3.0
 """Stretch limits and temperature of the hard-concrete distribution (eq. 2-3; beta from the released code)."""
 EDGE = 1e-4
 """Uniform noise is kept this far from 0 and 1, so that its logit is finite."""
+_UNIFORM = ((np.arange(2**16) + 0.5) / 2**16).clip(EDGE, 1 - EDGE)
+_LOGITS = np.log(_UNIFORM / (1 - _UNIFORM)).astype(np.float32)
+"""log u - log(1 - u) for 16-bit uniform u: looking it up is cheaper than floats and their logarithms."""
 
 
 class HardConcreteGates:
@@ -47,10 +51,9 @@ class HardConcreteGates:
 
     def sampled(self) -> dict[str, Tensor]:
         """Draw a gate for each unit (eq. 1-3); `stream`, set for each step, gives the noise."""
-        gates = {}
+        bits, gates = _bits(self.stream), {}
         for name, score in self.scores.items():
-            noise = torch.rand(score.shape, generator=self.stream).to(score.device)
-            gates[name] = _hard_concrete(score, noise.clamp_(EDGE, 1 - EDGE).logit_())
+            gates[name] = _hard_concrete(score, _logistic(len(score), bits).to(score))
         return gates
 
     def expected(self) -> dict[str, Tensor]:
@@ -74,12 +77,25 @@ class HardConcreteGates:
         return {name: score.detach().clone() for name, score in self.scores.items()}
 
 
+def _bits(stream: torch.Generator) -> np.random.SFC64:
+    """Return a fast source of bits whose seed is the stream's next draw: each forward has one of its own."""
+    return np.random.SFC64(int(torch.randint(2**63 - 1, (), generator=stream)))
+
+
+def _logistic(units: int, bits: np.random.SFC64) -> Tensor:
+    """Draw logistic noise log u - log(1 - u), float32 [units], four values from each 64-bit draw."""
+    words = bits.random_raw(-(-units // 4)).view(np.uint16)[:units]
+    noise = torch.empty(units)
+    np.take(_LOGITS, words, out=noise.numpy(), mode="clip")  # the fast mode; no index is out of range
+    return noise
+
+
 class _HardConcrete(torch.autograd.Function):
     """clip(sigmoid((noise + log alpha) / beta) * (zeta - gamma) + gamma, 0, 1), keeping one tensor."""
 
     @staticmethod
     def forward(ctx, score: Tensor, noise: Tensor) -> Tensor:  # type: ignore[override]
-        soft = noise.add_(score).div_(BETA).sigmoid_()  # in place: the noise is ours and is not needed again
+        soft = noise.add_(score).mul_(1 / BETA).sigmoid_()  # in place: the noise is ours and not needed again
         ctx.save_for_backward(soft)
         return (soft * (ZETA - GAMMA)).add_(GAMMA).clamp_(0, 1)
 
@@ -88,9 +104,9 @@ class _HardConcrete(torch.autograd.Function):
     def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
         (soft,) = ctx.saved_tensors
         low, high = -GAMMA / (ZETA - GAMMA), (1 - GAMMA) / (ZETA - GAMMA)
-        inside = (soft > low) & (soft < high)
-        slope = (1 - soft).mul_(soft).mul_((ZETA - GAMMA) / BETA).mul_(inside)
-        return slope.mul_(gradient), None
+        # torch's own fused passes: zero outside (low, high), then times soft (1 - soft)
+        inside = torch.ops.aten.hardtanh_backward(gradient, soft, low, high)
+        return torch.ops.aten.sigmoid_backward(inside, soft).mul_((ZETA - GAMMA) / BETA), None
 
 
 def _hard_concrete(score: Tensor, noise: Tensor) -> Tensor:
