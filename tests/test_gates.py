@@ -159,13 +159,13 @@ def test_scores_are_one_parameter_a_site_in_order():
 
 
 def plain(score, noise):
-    """Eq. 1-3 in ordinary operations, differentiated by torch."""
-    return torch.clamp(torch.sigmoid((noise + score) / BETA) * (ZETA - GAMMA) + GAMMA, 0, 1)
+    """Eq. 1-3 in ordinary operations, differentiated by torch; the noise is divided by beta already."""
+    return torch.clamp(torch.sigmoid(noise + score / BETA) * (ZETA - GAMMA) + GAMMA, 0, 1)
 
 
 def noise_of(size, seed, dtype=torch.float64):
     drawn = torch.rand(size, generator=torch.Generator().manual_seed(seed), dtype=dtype)
-    return drawn.clamp(EDGE, 1 - EDGE).logit()
+    return drawn.clamp(EDGE, 1 - EDGE).logit() / BETA
 
 
 @given(st.integers(0, 10_000), st.floats(0.1, 6), st.sampled_from([torch.float32, torch.float64]))

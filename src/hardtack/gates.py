@@ -6,6 +6,7 @@ Source: Louizos et al. 2018 (hard-concrete distribution); constants and equation
 
 import math
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import numpy as np
@@ -20,8 +21,8 @@ GAMMA, ZETA, BETA = -0.1, 1.1, 2.0 / 3.0
 EDGE = 1e-4
 """Uniform noise is kept this far from 0 and 1, so that its logit is finite."""
 _UNIFORM = ((np.arange(2**16) + 0.5) / 2**16).clip(EDGE, 1 - EDGE)
-_LOGITS = np.log(_UNIFORM / (1 - _UNIFORM)).astype(np.float32)
-"""log u - log(1 - u) for 16-bit uniform u: looking it up is cheaper than floats and their logarithms."""
+_LOGITS = (np.log(_UNIFORM / (1 - _UNIFORM)) / BETA).astype(np.float32)
+"""(log u - log(1 - u)) / beta for 16-bit uniform u: a look-up is cheaper than floats and their logarithms."""
 
 
 class HardConcreteGates:
@@ -51,10 +52,11 @@ class HardConcreteGates:
 
     def sampled(self) -> dict[str, Tensor]:
         """Draw a gate for each unit (eq. 1-3); `stream`, set for each step, gives the noise."""
-        bits, gates = _bits(self.stream), {}
-        for name, score in self.scores.items():
-            gates[name] = _hard_concrete(score, _logistic(len(score), bits).to(score))
-        return gates
+        seeds = torch.randint(2**63 - 1, (len(self.scores),), generator=self.stream).tolist()
+        with ThreadPoolExecutor(2) as pool:  # numpy draws and looks up without Python's lock
+            noise = list(pool.map(_logistic, map(len, self.scores.values()), seeds))
+        pairs = zip(self.scores.items(), noise, strict=True)
+        return {name: _hard_concrete(score, drawn.to(score)) for (name, score), drawn in pairs}
 
     def expected(self) -> dict[str, Tensor]:
         """Return the deterministic gates used for evaluation: no noise and no temperature (eq. 5)."""
@@ -77,27 +79,22 @@ class HardConcreteGates:
         return {name: score.detach().clone() for name, score in self.scores.items()}
 
 
-def _bits(stream: torch.Generator) -> np.random.SFC64:
-    """Return a fast source of bits whose seed is the stream's next draw: each forward has one of its own."""
-    return np.random.SFC64(int(torch.randint(2**63 - 1, (), generator=stream)))
-
-
-def _logistic(units: int, bits: np.random.SFC64) -> Tensor:
-    """Draw logistic noise log u - log(1 - u), float32 [units], four values from each 64-bit draw."""
-    words = bits.random_raw(-(-units // 4)).view(np.uint16)[:units]
+def _logistic(units: int, seed: int) -> Tensor:
+    """Draw logistic noise (log u - log(1 - u)) / beta, float32 [units], four values from each 64-bit draw."""
+    words = np.random.SFC64(seed).random_raw(-(-units // 4)).view(np.uint16)[:units]
     noise = torch.empty(units)
     np.take(_LOGITS, words, out=noise.numpy(), mode="clip")  # the fast mode; no index is out of range
     return noise
 
 
 class _HardConcrete(torch.autograd.Function):
-    """clip(sigmoid((noise + log alpha) / beta) * (zeta - gamma) + gamma, 0, 1), keeping one tensor."""
+    """clip(sigmoid(noise + log alpha / beta) * (zeta - gamma) + gamma, 0, 1), keeping one tensor."""
 
     @staticmethod
     def forward(ctx, score: Tensor, noise: Tensor) -> Tensor:  # type: ignore[override]
-        soft = noise.add_(score).mul_(1 / BETA).sigmoid_()  # in place: the noise is ours and not needed again
+        soft = noise.add_(score, alpha=1 / BETA).sigmoid_()  # in place: the noise is ours alone
         ctx.save_for_backward(soft)
-        return (soft * (ZETA - GAMMA)).add_(GAMMA).clamp_(0, 1)
+        return torch.add(soft.new_tensor(GAMMA), soft, alpha=ZETA - GAMMA).clamp_(0, 1)
 
     @staticmethod
     @once_differentiable  # a second derivative is refused instead of silently wrong

@@ -12,7 +12,7 @@ from torch import nn
 
 import hardtack.methods.hard_concrete as module
 from hardtack.errors import InputError
-from hardtack.gates import _bits, _logistic
+from hardtack.gates import _logistic
 from hardtack.methods.hard_concrete import HardConcrete
 from hardtack.methods.search import Data
 from hardtack.prunable import Prunable
@@ -135,8 +135,8 @@ def test_the_price_of_a_gate_depends_on_its_site_or_not(mean_of, weights, steps_
 def test_a_step_s_gradient_is_the_clipped_task_s_plus_the_unclipped_price_s(clip, steps_of, tmp_path):
     run = Run("search", 2, tmp_path)
     search(Linear(W), Steps(1, X, LABELS), run, clip=clip, price=0.7, price_begin=0.0, price_finish=0.0)
-    logits_of_u = _logistic(6, _bits(run.rng("gates", 0))).double().numpy()
-    soft = sigmoid((logits_of_u + LN5) / (2 / 3))
+    seed = int(torch.randint(2**63 - 1, (1,), generator=run.rng("gates", 0)))
+    soft = sigmoid(_logistic(6, seed).double().numpy() + LN5 / (2 / 3))
     stretched = soft * 1.2 - 0.1
     gate = np.clip(stretched, 0, 1)
     inside = (stretched > 0) & (stretched < 1)
