@@ -3,9 +3,8 @@
     python bench/steps.py [--pairs 12] [--batch 32] [--tokens 64]
 
 Both sides use the same model, batch, objective and loop. The floor of a pass is its matrix products: 6
-floating-point
-operations a weight and token. The gates add elementwise work per weight, independent of the tokens, so
-their share falls as batches grow.
+floating-point operations a weight and token. The gates add elementwise work per weight, independent of the
+tokens, so their share falls as batches grow.
 """
 
 import argparse
