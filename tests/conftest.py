@@ -52,3 +52,13 @@ def same_torch_seed():
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         yield
+
+
+@pytest.fixture
+def saved_ticket(tmp_path):
+    """A folder with the ticket of a toy BERT."""
+    from tests.tickets import drawn
+    from tests.toys import TOYS
+
+    drawn(TOYS["bert"](), method="random", settings={"sparsities": [0.3]}).save(tmp_path / "ticket")
+    return tmp_path / "ticket"

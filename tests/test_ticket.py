@@ -1,8 +1,5 @@
 import dataclasses
-import json
 import os
-import pickle
-import re
 import tempfile
 from pathlib import Path
 
@@ -10,43 +7,15 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from safetensors.torch import save_file
 
-import hardtack
 from hardtack import ticket as ticket_module
 from hardtack.errors import InputError
 from hardtack.prunable import Prunable, base_of
 from hardtack.ticket import Base, Ticket, fingerprint
-from hardtack.ticketfile import FORMAT, MAX_JSON_BYTES
+from tests.tickets import drawn, same_masks
 from tests.toys import STRUCTURED, TEXT, TOYS, logits_of, same_state, state_of, toy_gpt2_lm, toy_inputs
 
 KINDS = ("head", "neuron")
-
-
-def drawn(model, granularity=("weight",), share=0.4, seed=0, **origin):
-    """A random ticket of this model in which each site keeps its first unit and loses its last."""
-    view = Prunable.of(model, granularity)
-    rng = torch.Generator().manual_seed(seed)
-    masks = {site.name: torch.rand(site.units, generator=rng) >= share for site in view.sites}
-    for mask in masks.values():
-        mask[0], mask[-1] = True, False
-    return Ticket.of(Base.of(model, "toy", head_seed=3), view, masks, **origin)
-
-
-def same_masks(one, other):
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
-
-
-@pytest.fixture
-def saved(tmp_path):
-    """A folder with the ticket of a toy BERT."""
-    drawn(TOYS["bert"](), method="random", settings={"sparsities": [0.3]}).save(tmp_path / "ticket")
-    return tmp_path / "ticket"
-
-
-def edited(folder, **changes):
-    record = json.loads((folder / "ticket.json").read_text())
-    (folder / "ticket.json").write_text(json.dumps({**record, **changes}))
 
 
 # ------------------------------------------------------------------------------------ numbers
@@ -242,82 +211,6 @@ def test_apply_refuses_weights_that_do_not_fit_before_it_writes_any():
         assert same_state(model, before)
 
 
-# ------------------------------------------------------------------------------------ hold
-
-OPTIMIZERS = {
-    "adamw": lambda parameters: torch.optim.AdamW(parameters, lr=0.05, weight_decay=0.5),
-    "sgd": lambda parameters: torch.optim.SGD(
-        parameters, lr=0.001, momentum=0.9, weight_decay=0.1, nesterov=True
-    ),
-}
-
-
-def pruned(model, ticket):
-    """Every (parameter, mask of pruned positions), without the code under test's own handle."""
-    spread = ticket.view(model).spread(ticket.masks)
-    own = dict(base_of(model).named_parameters())
-    return [(own[name], ~mask) for name, mask in spread.items()]
-
-
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
-@pytest.mark.parametrize(
-    ("name", "granularity"), [("bert", KINDS), ("gpt2", ("weight",)), ("albert", ("weight",))]
-)
-def test_hold_keeps_zeros_through_weight_decay_and_momentum(name, granularity, optimizer):
-    model = TOYS[name]().train()
-    ticket = drawn(model, granularity)
-    stepper = OPTIMIZERS[optimizer](model.parameters())
-    model(**toy_inputs(model)).logits.sum().backward()
-    stepper.step()  # unheld: the optimiser remembers a momentum for every weight
-    held = ticket.hold_(model)
-    live = state_of(model)
-    for step in range(3):
-        stepper.zero_grad()
-        model(**toy_inputs(model, seed=step)).logits.pow(2).sum().backward()
-        held.gradients_()
-        assert all(not parameter.grad[mask].any() for parameter, mask in pruned(model, ticket))
-        stepper.step()
-        assert any(parameter[mask].any() for parameter, mask in pruned(model, ticket))  # decay, momentum
-        held.weights_()
-        assert all(not parameter[mask].any() for parameter, mask in pruned(model, ticket))
-    assert not same_state(model, live)
-
-
-def test_held_gradients_of_live_weights_are_untouched_and_missing_ones_stay_missing():
-    model = TOYS["bert"]()
-    ticket = drawn(model)
-    held = ticket.hold_(model)
-    held.gradients_()
-    assert all(parameter.grad is None for parameter in model.parameters())
-    model(**toy_inputs(model)).logits.sum().backward()
-    model.bert.pooler.dense.weight.grad = None
-    before = {
-        name: parameter.grad.clone()
-        for name, parameter in model.named_parameters()
-        if parameter.grad is not None
-    }
-    held.gradients_()
-    assert model.bert.pooler.dense.weight.grad is None
-    spread = ticket.view(model).spread(ticket.masks)
-    for name, gradient in before.items():
-        mask = spread.get(name.removeprefix("bert."), torch.tensor(True))
-        assert torch.equal(model.get_parameter(name).grad, gradient * mask)
-
-
-def test_hold_fits_a_model_that_has_moved_on_from_its_base():
-    model = TOYS["bert"]()
-    ticket = drawn(model)
-    with torch.no_grad():
-        model.bert.embeddings.word_embeddings.weight.add_(1)
-    ticket.hold_(model)
-    assert all(not parameter[mask].any() for parameter, mask in pruned(model, ticket))
-
-
-def test_hold_refuses_a_model_without_the_masks_tensors():
-    with pytest.raises(InputError, match="ticket does not fit"):
-        drawn(TOYS["bert"]()).hold_(TOYS["distilbert"]())
-
-
 # ------------------------------------------------------------------------------------ files
 
 
@@ -387,19 +280,19 @@ def test_a_ticket_takes_one_bit_a_unit_and_at_most_64_kib(tmp_path, sizes):
     assert taken <= sum(sizes) / 8 + 64 * 1024
 
 
-def test_saving_over_a_ticket_replaces_it_and_leaves_nothing_else(saved):
+def test_saving_over_a_ticket_replaces_it_and_leaves_nothing_else(saved_ticket):
     model = TOYS["bert"]()
     other = dataclasses.replace(drawn(model, seed=9), weights={"pooler.dense.bias": torch.ones(24)})
-    other.save(saved)
-    assert same_masks(Ticket.load(saved).masks, other.masks)
-    drawn(model).save(saved)
-    assert Ticket.load(saved).weights == {}
-    assert os.listdir(saved.parent) == ["ticket"]
+    other.save(saved_ticket)
+    assert same_masks(Ticket.load(saved_ticket).masks, other.masks)
+    drawn(model).save(saved_ticket)
+    assert Ticket.load(saved_ticket).weights == {}
+    assert os.listdir(saved_ticket.parent) == ["ticket"]
 
 
 @pytest.mark.parametrize("step", ["save_arrays", "os.replace 1", "os.replace 2"])
-def test_a_save_that_fails_leaves_the_old_ticket(saved, monkeypatch, step):
-    old = Ticket.load(saved).masks
+def test_a_save_that_fails_leaves_the_old_ticket(saved_ticket, monkeypatch, step):
+    old = Ticket.load(saved_ticket).masks
     replace, calls = os.replace, []
 
     def fail(*arguments):
@@ -413,21 +306,21 @@ def test_a_save_that_fails_leaves_the_old_ticket(saved, monkeypatch, step):
         monkeypatch.setattr(ticket_module, step, fail)
     monkeypatch.setattr(ticket_module.os, "replace", replace_or_fail)
     with pytest.raises(OSError, match="No space left"):
-        drawn(TOYS["bert"](), seed=9).save(saved)
-    assert os.listdir(saved.parent) == ["ticket"]
-    assert same_masks(Ticket.load(saved).masks, old)
+        drawn(TOYS["bert"](), seed=9).save(saved_ticket)
+    assert os.listdir(saved_ticket.parent) == ["ticket"]
+    assert same_masks(Ticket.load(saved_ticket).masks, old)
 
 
-def test_no_reader_ever_sees_a_part_of_a_ticket(saved, monkeypatch):
+def test_no_reader_ever_sees_a_part_of_a_ticket(saved_ticket, monkeypatch):
     """Between any two changes of the folder's name there is a whole ticket or none."""
     replace, seen = os.replace, []
 
     def watched(source, target):
         replace(source, target)
-        seen.append(sorted(os.listdir(saved)) if saved.exists() else None)
+        seen.append(sorted(os.listdir(saved_ticket)) if saved_ticket.exists() else None)
 
     monkeypatch.setattr(ticket_module.os, "replace", watched)
-    drawn(TOYS["bert"](), seed=9).save(saved)
+    drawn(TOYS["bert"](), seed=9).save(saved_ticket)
     assert seen == [None, ["masks.safetensors", "ticket.json"]]
 
 
@@ -440,153 +333,3 @@ def test_save_leaves_a_folder_of_something_else_alone(tmp_path):
     assert os.listdir(tmp_path) == ["thesis.tex"]
     (tmp_path / "empty").mkdir()
     drawn(TOYS["bert"]()).save(tmp_path / "empty")
-
-
-# ------------------------------------------------------------------------------------ refusals
-
-
-def refused(folder, says):
-    with pytest.raises(InputError, match=says) as caught:
-        Ticket.load(folder)
-    assert "\n" not in str(caught.value)
-
-
-def test_a_folder_without_a_ticket_is_refused(tmp_path, saved):
-    refused(tmp_path / "nowhere", "nowhere is no ticket: it has no ticket.json")
-    refused(tmp_path, r"is no ticket: it has no ticket\.json")
-    (saved / "masks.safetensors").unlink()
-    refused(saved, r"masks\.safetensors is missing")
-
-
-@pytest.mark.parametrize("keep", [0, 4, 8, 40, 0.5, -1])
-def test_truncated_masks_are_refused(saved, keep):
-    path = saved / "masks.safetensors"
-    content = path.read_bytes()
-    path.write_bytes(content[: int(len(content) * keep) if isinstance(keep, float) else keep])
-    refused(saved, r"masks\.safetensors is no safetensors file")
-
-
-@pytest.mark.parametrize("text", ["", "{", "\x00", "[" * 100_000, '{"format": 1'])
-def test_a_record_that_is_not_json_is_refused(saved, text):
-    (saved / "ticket.json").write_text(text)
-    refused(saved, r"ticket\.json is not JSON")
-
-
-def test_a_record_that_is_not_text_is_refused(saved):
-    (saved / "ticket.json").write_bytes(b"\xff\xfe{}")
-    refused(saved, r"ticket\.json is not JSON")
-
-
-@pytest.mark.parametrize(
-    ("record", "found"),
-    [({"format": FORMAT + 1}, FORMAT + 1), ({"format": "1"}, "'1'"), ({}, None), ([], "'list'")],
-)
-def test_another_format_is_refused(saved, record, found):
-    (saved / "ticket.json").write_text(json.dumps(record))
-    refused(saved, rf"ticket\.json has ticket format {found}; this version reads {FORMAT}")
-
-
-def test_an_oversized_record_is_refused_before_it_is_read(saved):
-    with open(saved / "ticket.json", "wb") as stream:
-        stream.truncate(MAX_JSON_BYTES + 1)
-    refused(saved, rf"has {MAX_JSON_BYTES + 1} bytes; allowed: {MAX_JSON_BYTES}")
-
-
-BASE = {"id": "toy", "fingerprint": "0" * 32, "revision": None, "head_seed": None, "fresh": []}
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"units": []},
-        {"units": {}},
-        {"units": None},
-        {"units": {"a": "9"}},
-        {"units": {"a": 9.5}},
-        {"units": {"a": -8}},
-        {"units": {"a": 0}},
-        {"units": {"a": float("inf")}},
-        {"base": {}},
-        {"base": None},
-        {"base": "toy"},
-        {"base": {**BASE, "colour": 1}},
-        {"base": {**BASE, "fresh": 3}},
-        {"base": {**BASE, "id": 3}},
-        {"base": {**BASE, "fresh": [3]}},
-        {"granularity": None},
-        {"granularity": [["weight"]]},
-        {"keep_whole": 4},
-        {"origin": 5},
-        {"origin": None},
-    ],
-)
-def test_a_record_of_the_wrong_shape_is_refused(saved, change):
-    edited(saved, **change)
-    refused(saved, r"ticket\.json is no ticket record: ")
-
-
-def test_a_record_that_lacks_a_part_is_refused(saved):
-    record = json.loads((saved / "ticket.json").read_text())
-    for part in ("base", "granularity", "keep_whole", "units", "origin"):
-        (saved / "ticket.json").write_text(
-            json.dumps({key: value for key, value in record.items() if key != part})
-        )
-        refused(saved, f"is no ticket record: '{part}'")
-
-
-def test_declared_sizes_that_are_not_the_files_are_refused(saved):
-    units = json.loads((saved / "ticket.json").read_text())["units"]
-    edited(saved, units={**units, "pooler.dense.weight": 10**15})
-    refused(saved, r"pooler\.dense\.weight is U8 \(72,\), declared U8 \(125000000000000,\)")
-
-
-def test_masks_of_other_sites_are_refused(saved):
-    units = json.loads((saved / "ticket.json").read_text())["units"]
-    edited(saved, units={**units, "extra": 8})
-    refused(saved, r"masks\.safetensors holds other sites than ticket\.json names: extra")
-    del units["pooler.dense.weight"]
-    edited(saved, units=units)
-    refused(saved, r"holds other sites than ticket\.json names: pooler\.dense\.weight")
-
-
-def test_masks_of_another_type_are_refused(saved):
-    units = json.loads((saved / "ticket.json").read_text())["units"]
-    save_file(
-        {name: torch.zeros(-(-count // 8)) for name, count in units.items()}, saved / "masks.safetensors"
-    )
-    refused(saved, r"is F32 \(.*\), declared U8")
-
-
-def test_weights_of_another_type_are_refused(saved):
-    save_file({"pooler.dense.bias": torch.zeros(24, dtype=torch.int64)}, saved / "weights.safetensors")
-    refused(saved, r"weights\.safetensors: pooler\.dense\.bias is I64 \(24,\), declared F32 of any shape")
-
-
-def test_a_header_that_claims_more_than_the_file_holds_is_refused(saved):
-    header = json.dumps({"a": {"dtype": "U8", "shape": [10**15], "data_offsets": [0, 10**15]}}).encode()
-    (saved / "masks.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + b"\0" * 8)
-    edited(saved, units={"a": 8 * 10**15})
-    refused(saved, r"masks\.safetensors is no safetensors file")
-
-
-class Trap:
-    """Unpickled, it would make a file."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return (open, (str(self.path), "w"))
-
-
-@pytest.mark.parametrize("name", ["masks.safetensors", "weights.safetensors", "ticket.json"])
-def test_nothing_is_executed_on_loading(saved, name):
-    (saved / name).write_bytes(pickle.dumps(Trap(saved / "sprung")))
-    refused(saved, name.replace(".", r"\."))
-    assert not (saved / "sprung").exists()
-
-
-def test_there_is_no_pickle_in_the_package():
-    sources = Path(hardtack.__file__).parent.rglob("*.py")
-    wanted = re.compile(r"\b(pickle|cPickle|dill|cloudpickle|joblib|shelve|torch\.load|torch\.save)\b(?! )")
-    assert not [(path.name, found) for path in sources for found in wanted.findall(path.read_text())]
