@@ -74,9 +74,7 @@ def main() -> int:
             applied()
             ratios.append((time.perf_counter() - loaded) / (loaded - began))
         low, middle, high = statistics.quantiles(ratios[5:], n=4)
-        print(
-            f"the same, one model at a time, memory used before: {middle:.2f} [{low:.2f}, {high:.2f}], no limit"
-        )
+        print(f"one model at a time, memory used before: {middle:.2f} [{low:.2f}, {high:.2f}], no limit")
     return 0 if kept else 1
 
 
