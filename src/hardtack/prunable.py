@@ -127,21 +127,30 @@ class Prunable:
                 )
         return {name: found[name] for name in self.shapes}
 
+    def pruned(self) -> list[str]:
+        """Return the names of the parameters that a mask can put zeros into."""
+        return list(dict.fromkeys(slice_.param for site in self.sites for slice_ in site.slices))
+
     def spread(self, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Turn per-unit masks (site -> bool [units]) into per-tensor masks (parameter -> bool, its shape)."""
-        out: dict[str, Tensor] = {}
+        return {name: self.spread_over(name, masks) for name in self.pruned()}
+
+    def spread_over(self, name: str, masks: Mapping[str, Tensor]) -> Tensor:
+        """Return the mask of one parameter: bool, its shape; it reads only the masks that touch it."""
+        shape, whole = self.shapes[name], None
         for site in self.sites:
-            mask = masks[site.name]
             for slice_ in site.slices:
-                shape = self.shapes[slice_.param]
+                if slice_.param != name:
+                    continue
                 if slice_.index is None:
-                    part = mask.view(shape)
+                    part = masks[site.name].view(shape)
                 else:
                     along = torch.ones(shape[slice_.dim], dtype=torch.bool)
-                    along[slice_.index[~mask].flatten()] = False
+                    along[slice_.index[~masks[site.name]].flatten()] = False
                     part = along.view(_along(slice_.dim, len(shape))).expand(shape)
-                out[slice_.param] = out[slice_.param] & part if slice_.param in out else part
-        return {name: mask.contiguous() for name, mask in out.items()}
+                whole = part if whole is None else whole & part
+        assert whole is not None, name
+        return whole.contiguous()
 
     def factors(self, coefficients: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Turn per-unit coefficients into a factor for each tensor they act on, differentiably.

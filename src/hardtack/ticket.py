@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from hardtack.errors import InputError
 from hardtack.prunable import Prunable, base_of
-from hardtack.ticketfile import FORMAT, read_arrays, read_record, unpacked
+from hardtack.ticketfile import FORMAT, Packed, read_arrays, read_record
 
 _multiply_ = torch._foreach_mul_  # pyright: ignore[reportPrivateImportUsage] - all tensors in one call
 
@@ -124,7 +124,13 @@ class Ticket:
 
     def units(self) -> int:
         """Return the number of prunable units."""
-        return sum(mask.numel() for mask in self.masks.values())
+        return sum(self.sizes().values())
+
+    def sizes(self) -> Mapping[str, int]:
+        """Return the number of units of each site."""
+        if isinstance(self.masks, Packed):
+            return self.masks.units
+        return {name: mask.numel() for name, mask in self.masks.items()}
 
     def sparsity(self) -> float:
         """Return the fraction of the prunable units that is removed."""
@@ -150,10 +156,10 @@ class Ticket:
             InputError: when the model has other sites, or sites of another size.
         """
         view = Prunable.of(model, self.granularity, self.keep_whole)
-        wanted, found = self.masks, {site.name: site.units for site in view.sites}
-        if name := next((name for name in wanted if found.get(name) != wanted[name].numel()), None):
+        wanted, found = self.sizes(), {site.name: site.units for site in view.sites}
+        if name := next((name for name in wanted if found.get(name) != wanted[name]), None):
             raise InputError(
-                f"ticket does not fit {type(model).__name__}: site {name} has {wanted[name].numel()} units "
+                f"ticket does not fit {type(model).__name__}: site {name} has {wanted[name]} units "
                 f"in the ticket, {found.get(name, 'none')} in the model"
             )
         if missing := found.keys() - wanted.keys():
@@ -175,11 +181,15 @@ class Ticket:
         for name, value in self.weights.items():
             if name not in tensors or tensors[name].shape != value.shape:
                 raise InputError(f"ticket's weight {name} {tuple(value.shape)} does not fit this model")
-        masks = view.spread(self.masks)
-        sources = [self.weights.get(name, tensors[name].detach()) for name in masks]
+        pruned = view.pruned()
+        sources = [self.weights.get(name, tensors[name].detach()) for name in pruned]
+
+        def product(name: str, source: Tensor, room: Tensor) -> Tensor:  # bits become bools while in cache
+            return _product(source, view.spread_over(name, self.masks), room)
+
         with ThreadPoolExecutor(2) as pool:
             check = pool.submit(fingerprint, model, self.base.fresh)
-            products = list(pool.map(_product, sources, masks.values(), _room(sources)))
+            products = list(pool.map(product, pruned, sources, _room(sources)))
             found = check.result()
         if found != self.base.fingerprint:
             raise InputError(
@@ -188,7 +198,7 @@ class Ticket:
             )
         for name, value in self.weights.items():
             tensors[name].copy_(value)
-        for name, value in zip(masks, products, strict=True):
+        for name, value in zip(pruned, products, strict=True):
             tensors[name].data = value.to(tensors[name].device, tensors[name].dtype)
 
     def hold_(self, model: nn.Module) -> Held:
@@ -228,7 +238,7 @@ class Ticket:
                 "base": dataclasses.asdict(self.base),
                 "granularity": self.granularity,
                 "keep_whole": self.keep_whole,
-                "units": {name: mask.numel() for name, mask in self.masks.items()},
+                "units": dict(self.sizes()),
                 "sparsity": self.sparsity(),
                 "origin": dict(self.origin),
             }
@@ -264,10 +274,9 @@ class Ticket:
             raise InputError(f"{folder / 'ticket.json'} is no ticket record: {error}") from None
         shapes = {name: (-(-count // 8),) for name, count in units.items()}
         packed = read_arrays(folder / "masks.safetensors", shapes, "U8")
-        masks = unpacked(packed, units)
         changed = folder / "weights.safetensors"
         weights = read_arrays(changed, None, "F32") if changed.exists() else {}
-        return cls(base, masks, kinds, weights, origin, whole)
+        return cls(base, Packed(packed, units), kinds, weights, origin, whole)
 
 
 def _room(weights: Sequence[Tensor]) -> list[Tensor]:

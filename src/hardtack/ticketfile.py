@@ -1,7 +1,7 @@
 """Reading a ticket's files: sizes, names and types are checked first, and nothing is executed."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +16,21 @@ FORMAT = 1
 MAX_JSON_BYTES = 16 * 2**20
 
 
-def unpacked(packed: Mapping[str, Tensor], units: Mapping[str, int]) -> dict[str, Tensor]:
-    """Unpack one bit a unit into bools, all in one allocation: large ones get huge pages."""
-    whole, masks, start = np.empty(sum(units.values()), np.uint8), {}, 0
-    for name, count in units.items():
-        part = whole[start : start + count]
-        part[:] = np.unpackbits(packed[name].numpy(), count=count)
-        masks[name] = torch.from_numpy(part).view(torch.bool)
-        start += count
-    return masks
+class Packed(Mapping[str, Tensor]):
+    """Masks at one bit a unit, as they lie on disk; reading one unpacks it into bools, anew each time."""
+
+    def __init__(self, bits: Mapping[str, Tensor], units: Mapping[str, int]):
+        self.bits, self.units = bits, units
+
+    def __getitem__(self, name: str) -> Tensor:
+        bools = np.unpackbits(self.bits[name].numpy(), count=self.units[name])
+        return torch.from_numpy(bools).view(torch.bool)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.units)
+
+    def __len__(self) -> int:
+        return len(self.units)
 
 
 def read_record(folder: Path) -> dict[str, Any]:
