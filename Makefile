@@ -47,7 +47,7 @@ format: $(VENV)/.dev ## let ruff repair and format the tree
 
 lock: $(VENV)/.dev ## resolve requirements/ anew from pyproject.toml
 	@$(COMPILE) --extra demo --output-file requirements/run.txt
-	@$(COMPILE) --extra demo --extra dev --constraint requirements/run.txt --output-file requirements/dev.txt
+	@$(COMPILE) --extra demo --extra lora --extra tensorboard --extra docs --extra dev --constraint requirements/run.txt --output-file requirements/dev.txt
 	@! grep -nE '^(cuda|nvidia|sentence-transformers|torch|triton)|://|file:|^--' requirements/run.txt requirements/dev.txt
 
 clean: ## remove the environment and caches; runs/ stays
