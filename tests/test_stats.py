@@ -1,4 +1,5 @@
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -6,7 +7,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hardtack.errors import InputError
-from hardtack.stats import Interval, mcnemar, paired_difference, proportion, verdict
+from hardtack.stats import (
+    Interval,
+    holm,
+    matching,
+    mcnemar,
+    over_seeds,
+    paired_difference,
+    proportion,
+    verdict,
+)
 
 
 def test_wilson_interval_by_hand():
@@ -72,9 +82,70 @@ def test_verdicts():
     assert verdict(Interval(0.1, 0.0, 0.2)) == "no difference"
 
 
+def test_hierarchical_bootstrap_of_constant_seeds_resamples_the_seeds_alone():
+    # Differences 0 and 1 without scatter inside: a resample's mean is 0, 0.5 or 1 with chances 1/4, 1/2, 1/4.
+    interval = over_seeds([[1, 1, 1], [1, 1]], [[1, 1, 1], [0, 0]], seed=0)
+    assert interval == (0.5, 0.0, 1.0)
+
+
+def test_hierarchical_bootstrap_of_equal_seeds_is_the_bootstrap_of_their_examples():
+    # Both seeds saw the same differences: variance of a mean over 2 seeds of n examples is var / (2 n).
+    a = np.tile([1, 1, 1, 0], 250)
+    b = np.tile([1, 0, 0, 1], 250)
+    half = 1.96 * (a - b).std() / math.sqrt(2 * len(a))
+    interval = over_seeds([a, a], [b, b], seed=3, resamples=4000)
+    assert interval == pytest.approx((0.25, 0.25 - half, 0.25 + half), abs=0.006)
+
+
+@given(
+    st.lists(
+        st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=9), min_size=2, max_size=5
+    )
+)
+def test_hierarchical_bootstrap_is_a_function_of_numbers_and_seed(seeds):
+    a = [[x for x, _ in rows] for rows in seeds]
+    b = [[y for _, y in rows] for rows in seeds]
+    there = over_seeds(a, b, seed=5, resamples=50)
+    assert there == over_seeds(a, b, seed=5, resamples=50)
+    assert there.mean == pytest.approx(np.mean([np.mean(x) - np.mean(y) for x, y in zip(a, b, strict=True)]))
+    assert there.low <= there.high
+
+
+def test_holm_by_hand():
+    # Sorted 0.01, 0.02, 0.03, 0.5 times 4, 3, 2, 1 = 0.04, 0.06, 0.06, 0.5
+    assert holm([0.03, 0.01, 0.5, 0.02]) == pytest.approx([0.06, 0.04, 0.5, 0.06])
+    assert holm([0.4, 0.6]) == pytest.approx([0.8, 0.8])
+    assert holm([]) == []
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
+def test_holm_keeps_the_order_and_never_lowers_a_p_value(values):
+    adjusted = holm(values)
+    assert all(p <= q <= min(1, p * len(values)) + 1e-12 for p, q in zip(values, adjusted, strict=True))
+    pairs = sorted(zip(values, adjusted, strict=True))
+    assert all(x[1] <= y[1] for x, y in pairwise(pairs))
+
+
+def test_matching_by_hand():
+    # Dense 0.80, 0.82, 0.84: mean 0.82, standard deviation 0.02.
+    dense = [0.80, 0.82, 0.84]
+    assert matching([0.801], dense)
+    assert not matching([0.799], dense)
+    assert not matching([0.801], dense, tolerance=0.5)
+    assert matching([0.83, 0.82], dense, tolerance=0)
+
+
 @pytest.mark.parametrize(
     "call",
     [
+        lambda: over_seeds([[1]], [[0]], seed=0),
+        lambda: over_seeds([[1], [1]], [[0]], seed=0),
+        lambda: over_seeds([[1], [1, 0]], [[0], [1]], seed=0),
+        lambda: over_seeds([[1], [1]], [[0], [1]], seed=0, resamples=0),
+        lambda: holm([0.1, 1.2]),
+        lambda: holm([math.nan]),
+        lambda: matching([0.8], [0.8]),
+        lambda: matching([0.8], [0.8, 0.9], tolerance=-1),
         lambda: proportion(3, 2),
         lambda: proportion(0, 0),
         lambda: proportion(1, 2, confidence=1.0),

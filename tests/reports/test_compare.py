@@ -142,12 +142,22 @@ def test_seeds_are_paired_and_summed_up(tmp_path):
     ]
     (over,) = group["over_seeds"]
     assert (over["seeds"], over["numbers"]) == (2, [3, 4])
-    assert over["accuracy_under_attack"] == {
-        "mean": pytest.approx(0.3),
-        "standard_deviation": pytest.approx(0.0),
-    }
+    attacked = over["accuracy_under_attack"]
+    assert attacked["mean"] == pytest.approx(0.3)
+    assert attacked["standard_deviation"] == pytest.approx(0.0)  # both seeds differ alike
+    # 20 examples a seed, 40 in all: differences of variance 0.21 (6 of 20 are 1, the rest 0) or more
+    assert 0.1 < attacked["low"] < 0.2 < 0.4 < attacked["high"] < 0.5
+    assert (attacked["verdict"], attacked["matching"]) == ("higher", True)
+    assert over["double_win"] == (over["clean_accuracy"]["mean"] >= 0)  # equal seeds: no spread to allow for
     assert result["note"].startswith("2 seeds: a look, no claim")
-    assert "#3, #4 over 2 seeds: difference under attack +0.300" in compare_text(result)
+    text = compare_text(result)
+    assert "#3, #4 over 2 seeds, over seeds and examples: under attack +0.300" in text
+    # two seeds times two measures: four tests in the table
+    tests = [
+        line[name] for line in group["differences"] for name in ("clean_accuracy", "accuracy_under_attack")
+    ]
+    smallest = min(test["mcnemar_p"] for test in tests)
+    assert min(test["holm_p"] for test in tests) == pytest.approx(min(1, 4 * smallest))
 
 
 def test_a_seed_without_a_partner_is_named(tmp_path, dense):

@@ -16,7 +16,7 @@ from hardtack.errors import InputError
 from hardtack.reports.folders import Row, read_outcomes, read_rows
 from hardtack.reports.table import interval_text, sparsity_text, wilson
 from hardtack.reports.text import signed_text, table
-from hardtack.stats import mcnemar, paired_difference, verdict
+from hardtack.stats import holm, matching, mcnemar, over_seeds, paired_difference, verdict
 
 CLAIM_SEEDS = 5  # what the protocol asks for before anything is called a claim
 GROUP = ("task", "split", "attack", "shifted_from")
@@ -136,17 +136,13 @@ def _compare_group(members: Sequence[Entry], numbers: Mapping[tuple[Any, ...], i
             by_seed.setdefault(member.seed, member)
     lines = [{"number": numbers[m.run], **_line(m)} for m in members]
     pairs = [
-        (
-            m,
-            {
-                "number": numbers[m.run],
-                "against": numbers[by_seed[m.seed].run],
-                **_difference(m, by_seed[m.seed], seed),
-            },
-        )
+        (m, by_seed[m.seed], _numbered(m, by_seed[m.seed], numbers) | _difference(m, by_seed[m.seed], seed))
         for m in members
         if m.row.get("attack") and m.seed in by_seed and m is not by_seed[m.seed]
     ]
+    tests = [line[name] for _, _, line in pairs for name in MEASURES]
+    for test, adjusted in zip(tests, holm([test["mcnemar_p"] for test in tests]), strict=True):
+        test["holm_p"] = adjusted
     return {
         **dict(zip(GROUP, yardstick.group, strict=True)),
         "title": _title(yardstick.row),
@@ -154,8 +150,8 @@ def _compare_group(members: Sequence[Entry], numbers: Mapping[tuple[Any, ...], i
         "data_fingerprint": yardstick.row.get("data_fingerprint"),
         "attack_settings": yardstick.row.get("attack_settings"),
         "rows": lines,
-        "differences": [difference for _, difference in pairs],
-        "over_seeds": _over_seeds(pairs),
+        "differences": [difference for _, _, difference in pairs],
+        "over_seeds": _over_seeds(pairs, seed),
         "without_pair": [f"{m.folder} seed {m.seed}" for m in members if m.seed not in by_seed],
     }
 
@@ -200,20 +196,25 @@ def _line(entry: Entry) -> Row:
     return line
 
 
+def _numbered(entry: Entry, yardstick: Entry, numbers: Mapping[tuple[Any, ...], int]) -> Row:
+    return {"number": numbers[entry.run], "against": numbers[yardstick.run]}
+
+
+def _good(entry: Entry, measure: str) -> np.ndarray:
+    """Return 1 for each example that counts as good and 0 for the others, in the order of their ids."""
+    return np.array([entry.outcomes[i]["status"] in MEASURES[measure] for i in sorted(entry.outcomes)], float)
+
+
 def _difference(entry: Entry, yardstick: Entry, seed: int) -> Row:
-    ids = sorted(entry.outcomes)
     found: Row = {
         "folder": entry.folder,
         "id": entry.row["id"],
         "method": entry.row.get("method"),
         "seed": entry.seed,
     }
-    found |= {"against_id": yardstick.row["id"], "examples": len(ids)}
-    for name, good in MEASURES.items():
-        mine, theirs = (
-            np.array([one.outcomes[i]["status"] in good for i in ids], dtype=float)
-            for one in (entry, yardstick)
-        )
+    found |= {"against_id": yardstick.row["id"], "examples": len(entry.outcomes)}
+    for name in MEASURES:
+        mine, theirs = _good(entry, name), _good(yardstick, name)
         interval = paired_difference(mine, theirs, seed=seed)
         found[name] = {
             "difference": interval.mean,
@@ -225,19 +226,36 @@ def _difference(entry: Entry, yardstick: Entry, seed: int) -> Row:
     return found
 
 
-def _over_seeds(pairs: Iterable[tuple[Entry, Row]]) -> list[Row]:
-    """Mean and standard deviation of the differences of what was measured with several seeds."""
-    repeats: dict[tuple[Any, ...], list[tuple[Entry, Row]]] = {}
-    for entry, difference in pairs:
-        repeats.setdefault(entry.what, []).append((entry, difference))
+def _over_seeds(pairs: Iterable[tuple[Entry, Entry, Row]], seed: int) -> list[Row]:
+    """Sum up what was measured with several seeds: interval over seeds and examples, and whether it matches.
+
+    `matching` means at most one dense standard deviation below the yardstick's mean; a double win matches in
+    both measures.
+    """
+    repeats: dict[tuple[Any, ...], list[tuple[Entry, Entry, Row]]] = {}
+    for pair in pairs:
+        repeats.setdefault(pair[0].what, []).append(pair)
     found = []
     for same in repeats.values():
-        if len({entry.seed for entry, _ in same}) > 1:
-            line: Row = {"numbers": [difference["number"] for _, difference in same], "seeds": len(same)}
-            for name in MEASURES:
-                values = np.array([difference[name]["difference"] for _, difference in same])
-                line[name] = {"mean": float(values.mean()), "standard_deviation": float(values.std(ddof=1))}
-            found.append(line)
+        if len({entry.seed for entry, _, _ in same}) < 2:
+            continue
+        line: Row = {"numbers": [difference["number"] for _, _, difference in same], "seeds": len(same)}
+        for name in MEASURES:
+            mine, theirs = (
+                [_good(pair[side], name) for pair in same] for side in (0, 1)
+            )  # per seed, the same examples
+            interval = over_seeds(mine, theirs, seed=seed)
+            spread = [difference[name]["difference"] for _, _, difference in same]
+            line[name] = {
+                "mean": interval.mean,
+                "low": interval.low,
+                "high": interval.high,
+                "standard_deviation": float(np.std(spread, ddof=1)),
+                "verdict": verdict(interval),
+                "matching": matching([x.mean() for x in mine], [x.mean() for x in theirs]),
+            }
+        line["double_win"] = all(line[name]["matching"] for name in MEASURES)
+        found.append(line)
     return found
 
 
@@ -267,17 +285,25 @@ def compare_text(result: Row) -> str:
                 _differences_table(group),
             ]
         for line in group["over_seeds"]:
-            one = line["accuracy_under_attack"]
-            numbers = ", ".join(f"#{number}" for number in line["numbers"])
-            blocks.append(
-                f"{numbers} over {line['seeds']} seeds: difference under attack "
-                f"{one['mean']:+.3f}, standard deviation {one['standard_deviation']:.3f}"
-            )
+            blocks.append(_seeds_text(line))
         if group["without_pair"]:
             blocks.append(f"no partner of the same seed: {', '.join(group['without_pair'])}")
     if result["not_compared"]:
         blocks.append("not compared: " + "; ".join(result["not_compared"]))
     return "\n\n".join([*blocks, result["note"]])
+
+
+def _seeds_text(line: Row) -> str:
+    """Say in one line what a comparison over several seeds found."""
+    numbers = ", ".join(f"#{number}" for number in line["numbers"])
+    parts = []
+    for name, what in (("accuracy_under_attack", "under attack"), ("clean_accuracy", "clean")):
+        one = line[name]
+        size = signed_text(one["mean"], one["low"], one["high"])
+        matches = "matching" if one["matching"] else "not matching"
+        parts.append(f"{what} {size}, {one['verdict']}, {matches}")
+    won = "; a double win" if line["double_win"] else ""
+    return f"{numbers} over {line['seeds']} seeds, over seeds and examples: {'; '.join(parts)}{won}"
 
 
 def _runs_table(runs: Iterable[Row]) -> str:
@@ -314,12 +340,13 @@ def _rows_table(group: Row) -> str:
 
 
 def _differences_table(group: Row) -> str:
-    head = ("pair", "folder", "measure", "difference [95%]", "verdict", "McNemar")
+    head = ("pair", "folder", "measure", "difference [95%]", "verdict", "McNemar", "Holm")
     rows = []
     for line in group["differences"]:
         pair = f"{line['number']} - {line['against']}"
         for measure, name in (("under attack", "accuracy_under_attack"), ("clean", "clean_accuracy")):
             one = line[name]
             size = signed_text(one["difference"], one["low"], one["high"])
-            rows.append((pair, line["folder"], measure, size, one["verdict"], f"{one['mcnemar_p']:.3g}"))
-    return table(head, rows, right=(3, 5))
+            p_values = (f"{one['mcnemar_p']:.3g}", f"{one['holm_p']:.3g}")
+            rows.append((pair, line["folder"], measure, size, one["verdict"], *p_values))
+    return table(head, rows, right=(3, 5, 6))
