@@ -133,3 +133,10 @@ IMAGES = ("conv", "vit", "deit", "resnet", "resnet-bottleneck", "convnext")
 """Those that read pixels."""
 TEXTS = tuple(name for name in ZOO if name not in IMAGES)
 """Those that read token ids."""
+UNITS: dict[str, tuple[str, ...]] = {
+    **{name: ("head", "neuron") for name in TEXTS if name != "squeezebert"},
+    **dict.fromkeys(("vit", "deit"), ("head", "neuron")),
+    **dict.fromkeys(("resnet", "resnet-bottleneck"), ("channel",)),
+    "convnext": ("neuron",),
+}
+"""The toys whose family is in the table -> the kinds of unit it knows beside weights."""

@@ -13,7 +13,7 @@ import torch
 from tests.contracts.by_position import ByPosition
 from tests.contracts.plain import changes, facts_of, unusual_flags_
 from tests.toys import TOYS, is_text, toy_batches
-from tests.zoo import TEXTS, ZOO
+from tests.zoo import TEXTS, UNITS, ZOO
 
 from hardtack.errors import InputError
 from hardtack.methods import METHODS
@@ -35,32 +35,26 @@ GRANULARITIES = (("weight",), ("head",), ("neuron",), ("head", "neuron"), ("chan
 FRACTIONS = ("0.2", "0.3", "0.36")  # the first and third lie on the path of iterative pruning
 
 
-KNOWN = {
-    ("head", "neuron"): {
-        "bert": "BertModel", "roberta": "RobertaModel", "xlm-roberta": "XLMRobertaModel",
-        "distilbert": "DistilBertModel", "albert": "AlbertModel", "electra": "ElectraModel",
-        "mpnet": "MPNetModel", "deberta-v2": "DebertaV2Model", "deberta-v3": "DebertaV2Model",
-        "modernbert": "ModernBertModel", "gpt2": "GPT2Model", "llama": "LlamaModel", "qwen2": "Qwen2Model",
-        "qwen3": "Qwen3Model", "gemma": "GemmaModel", "gemma2": "Gemma2Model",
-        "gemma3_text": "Gemma3TextModel", "vit": "ViTModel", "deit": "DeiTModel",
-    },
-    ("neuron",): {"convnext": "ConvNextModel"},
-    ("channel",): {"resnet": "ResNetModel", "resnet-bottleneck": "ResNetModel"},
-    (): {"squeezebert": "SqueezeBertModel", "conv": "ToyConv"},
+BASES = {
+    "bert": "BertModel", "roberta": "RobertaModel", "xlm-roberta": "XLMRobertaModel",
+    "distilbert": "DistilBertModel", "albert": "AlbertModel", "electra": "ElectraModel",
+    "mpnet": "MPNetModel", "deberta-v2": "DebertaV2Model", "deberta-v3": "DebertaV2Model",
+    "modernbert": "ModernBertModel", "gpt2": "GPT2Model", "llama": "LlamaModel", "qwen2": "Qwen2Model",
+    "qwen3": "Qwen3Model", "gemma": "GemmaModel", "gemma2": "Gemma2Model", "gemma3_text": "Gemma3TextModel",
+    "vit": "ViTModel", "deit": "DeiTModel", "resnet": "ResNetModel", "resnet-bottleneck": "ResNetModel",
+    "convnext": "ConvNextModel", "squeezebert": "SqueezeBertModel", "conv": "ToyConv",
 }  # fmt: skip
-"""Kinds beside weights -> toy -> what its base is called."""
 
 
 def refusals() -> dict[tuple[str, str, tuple[str, ...]], str]:
     """(method, toy, granularity) -> the one line with which it is refused; everything else must work."""
     expected = {}
-    for has, toys in KNOWN.items():
-        for toy, name in toys.items():
-            for kinds in GRANULARITIES:
-                if lacks := [kind for kind in kinds if kind not in ("weight", *has)]:
-                    allowed = ", ".join(("weight", *has))
-                    line = f"granularity '{lacks[0]}' is not known for {name}; allowed: {allowed}"
-                    expected |= {(method, toy, kinds): line for method in ALL}
+    for toy, name in BASES.items():
+        known = ("weight", *UNITS.get(toy, ()))
+        for kinds in GRANULARITIES:
+            if lacks := [kind for kind in kinds if kind not in known]:
+                line = f"granularity '{lacks[0]}' is not known for {name}; allowed: {', '.join(known)}"
+                expected |= {(method, toy, kinds): line for method in ALL}
     stuck = "share 0.2 cuts none of the 2 head units left, so sparsity 0.36 is out of reach"
     for kinds in (("head",), ("head", "neuron")):
         expected["iterative", "albert", kinds] = f"{stuck}; choose a larger share"
@@ -173,7 +167,7 @@ def test_refused_pairs_are_exactly_the_listed_ones(method):
                     trace(method, toy, kinds)
                 found[method, toy, kinds] = str(error.value)
     assert found == {case: line for case, line in REFUSED.items() if case[0] == method}
-    assert sorted(toy for toys in KNOWN.values() for toy in toys) == sorted(ZOO)
+    assert BASES.keys() == ZOO.keys()
 
 
 @pytest.mark.parametrize("method", ALL)
