@@ -220,7 +220,13 @@ def rough_(model: M, seed: int = 0) -> M:
         if "running" in name:
             buffer.uniform_(0.5, 1.5, generator=rng)
     model.eval()
-    heads = ("classifier.weight", "classifier.out_proj.weight", "score.weight", "head.weight", "classifier.1.weight")
+    heads = (
+        "classifier.weight",
+        "classifier.out_proj.weight",
+        "score.weight",
+        "head.weight",
+        "classifier.1.weight",
+    )
     for name in heads:
         head = dict(model.named_parameters()).get(name)
         if head is not None:  # each logit gets a standard deviation of 2 over random inputs

@@ -1,4 +1,4 @@
-"""One toy of every family of the table, and of the shapes in which families come (tests/toys.py says how toys are).
+"""One toy of every family of the table, in the shapes in which it comes; tests/toys.py says how toys are.
 
 Sizes are pairwise different within a model; optional biases are on, so that a forgotten one is seen; short
 windows, so that layers which look less far differ from those that look everywhere.
@@ -20,7 +20,13 @@ TOKENS = {
     "bos_token_id": 2,
     "eos_token_id": 3,
 }
-ENCODER = {**TOKENS, "hidden_size": 28, "num_attention_heads": 4, "intermediate_size": 44, "num_hidden_layers": 2}
+ENCODER = {
+    **TOKENS,
+    "hidden_size": 28,
+    "num_attention_heads": 4,
+    "intermediate_size": 44,
+    "num_hidden_layers": 2,
+}
 GROUPED = {
     **TOKENS,
     "hidden_size": 36,
@@ -47,7 +53,7 @@ RECIPES: dict[str, tuple[str, dict[str, Any]]] = {
     "xlm-roberta": ("XLMRoberta", {**ENCODER, "type_vocab_size": 1, "pad_token_id": 1}),
     "electra": ("Electra", {**ENCODER, "embedding_size": 20}),
     "mpnet": ("MPNet", {**ENCODER, "pad_token_id": 1}),
-    "deberta-v2": (  # as in v2: own projections of positions, a convolution after the first layer, a projection in
+    "deberta-v2": (  # as in v2: projections of positions, a convolution beside the first layer
         "DebertaV2",
         {
             **ENCODER,
@@ -98,7 +104,10 @@ RECIPES: dict[str, tuple[str, dict[str, Any]]] = {
     "gemma3_text": ("Gemma3Text", {**WINDOWED, "query_pre_attn_scalar": 12}),
     "vit": ("ViT", PICTURES),
     "deit": ("DeiT", {**PICTURES, "qkv_bias": False}),
-    "resnet": ("ResNet", {"embedding_size": 6, "hidden_sizes": [10, 14], "depths": [2, 1], "layer_type": "basic"}),
+    "resnet": (
+        "ResNet",
+        {"embedding_size": 6, "hidden_sizes": [10, 14], "depths": [2, 1], "layer_type": "basic"},
+    ),
     "resnet-bottleneck": (
         "ResNet",
         {"embedding_size": 6, "hidden_sizes": [16, 28], "depths": [1, 2], "layer_type": "bottleneck"},
@@ -119,10 +128,10 @@ RECIPES: dict[str, tuple[str, dict[str, Any]]] = {
 """name -> the class name's stem in transformers, and what its config gets."""
 
 
-def toy_of(name: str, classes: int = 2, seed: int = 0) -> nn.Module:
+def toy_of(name: str, classes: int = 2, seed: int = 0, **changed: Any) -> nn.Module:
     """Make the toy of a recipe; its config's class and its classifier's share a stem."""
     stem, settings = RECIPES[name]
-    config = getattr(transformers, f"{stem}Config")(**settings, num_labels=classes)
+    config = getattr(transformers, f"{stem}Config")(**{**settings, **changed}, num_labels=classes)
     task = "ImageClassification" if name in IMAGES else "SequenceClassification"
     return rough_(getattr(transformers, f"{stem}For{task}")(config), seed)
 

@@ -185,7 +185,7 @@ FAMILIES: dict[str, Family] = {
     ),
     "llama": _LLAMA,
     "qwen2": _LLAMA,
-    "qwen3": _LLAMA,  # q_norm and k_norm, here and in Gemma 3, are shared by a layer's heads: no head owns them
+    "qwen3": _LLAMA,  # one norm of queries, as in Gemma 3, serves all heads of a layer: none owns it
     "gemma": _LLAMA,
     "gemma2": _LLAMA,
     "gemma3_text": _LLAMA,

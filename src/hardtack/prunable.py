@@ -92,11 +92,14 @@ class Prunable:
         for kind in kinds:
             if kind not in KINDS:
                 raise InputError(f"granularity {kind!r} does not exist{nearest(kind, KINDS)}")
-            if kind not in (known := family.kinds if family else ("weight",)):
-                raise InputError(
-                    f"granularity {kind!r} is not known for {type(base).__name__}; allowed: {', '.join(known)}"
-                )
-            sites += _weights(base, family) if family is None or kind == "weight" else _units(base, family, kind)
+            known = family.kinds if family else ("weight",)
+            if kind not in known:
+                what = f"granularity {kind!r} is not known for {type(base).__name__}"
+                raise InputError(f"{what}; allowed: {', '.join(known)}")
+            if family is None or kind == "weight":
+                sites += _weights(base, family)
+            else:
+                sites += _units(base, family, kind)
         for pattern in patterns if sites else ():
             if not any(fnmatch.fnmatchcase(site.name, pattern) for site in sites):
                 raise InputError(f"keep_whole {pattern!r} matches no site, such as {sites[0].name}")
@@ -245,7 +248,8 @@ def _weights(base: nn.Module, family: Family | None) -> list[Site]:
             if isinstance(module, kinds)
         }
     else:
-        modules = [f"{layer}.{part}" for layer in _layers(base, family) for part in _inner(base, layer, family)]
+        layers = _layers(base, family)
+        modules = [f"{layer}.{part}" for layer in layers for part in _inner(base, layer, family)]
         for module in modules:
             _shape(base, module)
         modules += [name for path in family.also for name in _matching(base, path)]

@@ -234,7 +234,9 @@ class Reference:
         self.model, self.batch = model, batch
         self.tokens = batch.inputs["attention_mask"].bool()
         self.pad = int(model.config.pad_token_id)
-        self.scale = float(getattr(model.get_input_embeddings(), "embed_scale", 1.0))  # Gemma's, in the lookup
+        self.scale = float(
+            getattr(model.get_input_embeddings(), "embed_scale", 1.0)
+        )  # Gemma's, in the lookup
         self.own = torch.arange(self.tokens.numel()).view(self.tokens.shape) + self.pad + 1
         lookup = model.get_input_embeddings().weight
         (self.lookup,) = [name for name, p in model.named_parameters() if p is lookup]
