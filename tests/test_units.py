@@ -1,4 +1,4 @@
-"""What a unit is: scaling its output by hand, and really removing it, say the same as its exit and its slices."""
+"""What a unit is: scaling its output and really removing it, by hand, say the same as its exit and slices."""
 
 import copy
 import sys
@@ -19,7 +19,7 @@ def full(view, value=True):
 
 
 def eager(name):
-    """Make a toy whose attention is written out, and inputs; Gemma 2 is another model without its soft cap."""
+    """Make a toy with its attention written out, and inputs; Gemma 2 differs without its soft cap."""
     model = ZOO[name]()
     if hasattr(model, "set_attn_implementation"):
         model.set_attn_implementation("eager")
@@ -49,13 +49,17 @@ INLINE = {
     "deberta-v3": ".attention.output.dense",
 }
 """Where attention is no function of its own: the module that reads the heads' outputs, head after head."""
-FEEDFORWARD = {
-    "bert": ".output.dense", "roberta": ".output.dense", "xlm-roberta": ".output.dense", "electra": ".output.dense",
-    "mpnet": ".output.dense", "deberta-v2": ".output.dense", "deberta-v3": ".output.dense", "albert": ".ffn_output",
-    "distilbert": ".ffn.lin2", "modernbert": ".mlp.Wo", "gpt2": ".mlp.c_proj", "llama": ".mlp.down_proj",
-    "qwen2": ".mlp.down_proj", "qwen3": ".mlp.down_proj", "gemma": ".mlp.down_proj", "gemma2": ".mlp.down_proj",
-    "gemma3_text": ".mlp.down_proj", "vit": ".mlp.fc2", "deit": ".mlp.fc2", "convnext": ".pwconv2",
-}  # fmt: skip
+READERS = {
+    ".output.dense": ("bert", "roberta", "xlm-roberta", "electra", "mpnet", "deberta-v2", "deberta-v3"),
+    ".mlp.down_proj": ("llama", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text"),
+    ".mlp.fc2": ("vit", "deit"),
+    ".ffn.lin2": ("distilbert",),
+    ".ffn_output": ("albert",),
+    ".mlp.Wo": ("modernbert",),
+    ".mlp.c_proj": ("gpt2",),
+    ".pwconv2": ("convnext",),
+}
+FEEDFORWARD = {name: reader for reader, names in READERS.items() for name in names}
 """What reads the neurons' activations."""
 
 
@@ -100,7 +104,7 @@ def scale_channels_(model, factors):
 
 
 def by_hand(monkeypatch, name, kind, coefficients):
-    """Return inputs, logits of the toy whose units' outputs are scaled by hand, and those of the untouched toy."""
+    """Return inputs, logits of the toy with its units' outputs scaled by hand, and the untouched toy's."""
     model, inputs = eager(name)
     clean, calls = logits_of(model, inputs), None
     if kind == "head" and name in INLINE:
@@ -195,7 +199,7 @@ def test_a_masked_model_equals_one_without_the_units(name, kind):
 
 
 def test_a_masked_decoder_equals_the_smaller_one_that_its_config_describes():
-    """Cut by hand: the second of three key heads, the query heads that read it, and the first 14 of 44 neurons."""
+    """Cut by hand: the second of three key heads, the query heads that read it, 14 of 44 neurons."""
     model, inputs = eager("llama")
     view = Prunable.of(model, ("head", "neuron"))
     masks = full(view)
