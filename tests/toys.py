@@ -6,7 +6,7 @@ and 1, so that a forgotten one is seen. Logits spread by at least 1 over random 
 mean equal models.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -27,6 +27,7 @@ from transformers import (
     GPT2LMHeadModel,
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
+    Qwen2Tokenizer,
     RobertaConfig,
     RobertaForSequenceClassification,
     SqueezeBertConfig,
@@ -292,6 +293,14 @@ def padless_tokenizer() -> PreTrainedTokenizerBase:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="[UNK]", eos_token="[SEP]")
 
 
+def letter_tokenizer() -> PreTrainedTokenizerBase:
+    """Return a tokenizer of letters, of the class by which transformers reads every Qwen2 folder."""
+    letters = ("<|endoftext|>", "Ġ", *"abcdefghijklmnopqrstuvwxyz")
+    return Qwen2Tokenizer(
+        vocab={letter: i for i, letter in enumerate(letters)}, merges=[], model_max_length=48
+    )
+
+
 def toy_texts(count: int, seed: int = 0, pairs: bool = False) -> tuple[list[tuple[str, ...]], list[int]]:
     """Make sentences of 3 to 14 words whose label is whether good words outnumber bad ones."""
     rng = np.random.default_rng(seed)
@@ -367,11 +376,19 @@ def toy_batches(
 
 
 def saved_toy(
-    folder: Path | str, name: str = "bert", *, tokenizer: bool = True, classes: int = 2, seed: int = 0
+    folder: Path | str,
+    name: str = "bert",
+    *,
+    tokenizer: bool = True,
+    classes: int = 2,
+    seed: int = 0,
+    makers: Mapping[str, Callable[..., nn.Module]] = TOYS,
 ) -> Path:
     """Save a toy classifier (or "gpt2_lm") and its tokenizer as an ordinary transformers folder."""
-    model = toy_gpt2_lm(seed) if name == "gpt2_lm" else TOYS[name](classes, seed)
+    model = toy_gpt2_lm(seed) if name == "gpt2_lm" else makers[name](classes, seed)
     model.save_pretrained(folder)  # type: ignore[operator]
     if tokenizer:
-        (padless_tokenizer() if name.startswith("gpt2") else toy_tokenizer()).save_pretrained(folder)
+        made = {"gpt2": padless_tokenizer, "gpt2_lm": padless_tokenizer, "llama": padless_tokenizer,
+                "qwen2": letter_tokenizer}.get(name, toy_tokenizer)  # fmt: skip
+        made().save_pretrained(folder)
     return Path(folder)

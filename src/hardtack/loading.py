@@ -242,9 +242,8 @@ def _tokenizer(place: str, name: str) -> PreTrainedTokenizerBase:
         tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
     except Exception as error:
         raise InputError(f"{name} has no tokenizer that can be read: {_one_line(error)}") from None
-    if len(tokenizer) <= len(
-        set(tokenizer.all_special_ids)
-    ):  # without files, transformers makes up an empty one
+    # Without files, transformers makes up one that knows special tokens only (DeBERTa's with gaps between).
+    if len(tokenizer.get_vocab()) <= len(set(tokenizer.all_special_ids)):
         raise InputError(f"{name} has no tokenizer; its files are needed beside the model's")
     return tokenizer
 
