@@ -118,7 +118,7 @@ RECIPES: dict[str, tuple[str, dict[str, Any]]] = {
             "hidden_sizes": [10, 14],
             "depths": [1, 2],
             "num_stages": 2,
-            "patch_size": 2,
+            "patch_size": 3,
             "image_size": 12,
             "drop_path_rate": 0.1,
             "layer_scale_init_value": 1.0,
