@@ -10,7 +10,8 @@ from transformers import GPT2LMHeadModel
 from hardtack.errors import InputError
 from hardtack.gates import HardConcreteGates, gated
 from hardtack.prunable import Prunable, base_of
-from tests.toys import STRUCTURED, TEXT, TOYS, logits_of, same_state, state_of, toy_gpt2_lm, toy_inputs
+from tests.toys import logits_of, same_state, state_of, toy_gpt2_lm, toy_inputs
+from tests.zoo import TEXTS, UNITS, ZOO
 
 KINDS = ("head", "neuron")
 
@@ -28,8 +29,10 @@ def gates_of(model, granularity=("weight",), opening=0.9, spread=0.0, seed=5):
 
 # ------------------------------------------------------------------------------------ in a model
 
-CASES = [(name, ("weight",)) for name in TOYS] + [(name, KINDS) for name in STRUCTURED]
+CASES = [(name, ("weight",)) for name in ZOO] + list(UNITS.items())
 CASES += [("bert", ("weight", "head"))]
+NORMED = ("conv", "resnet", "resnet-bottleneck")
+"""Batch norm: a forward in training mode moves its statistics."""
 
 
 def masked_copy(model, view, gates):
@@ -52,7 +55,7 @@ def seeded(model, inputs, seed=0):
 @pytest.mark.parametrize(("name", "granularity"), CASES)
 def test_a_forward_uses_one_draw_everywhere(name, granularity):
     """ALBERT's shared layer, too: a copy with the drawn gates multiplied in gives the same logits."""
-    model = TOYS[name]().train()
+    model = ZOO[name]().train()
     inputs = toy_inputs(model)
     gates = gates_of(model, granularity, spread=1.0)
     for module in model.modules():
@@ -72,7 +75,7 @@ def test_a_forward_uses_one_draw_everywhere(name, granularity):
 
 @pytest.mark.parametrize(("name", "granularity"), CASES)
 def test_evaluation_is_deterministic_and_draws_nothing(name, granularity):
-    model = TOYS[name]()
+    model = ZOO[name]()
     inputs = toy_inputs(model)
     gates = gates_of(model, granularity, spread=1.5)
     before = gates.stream.get_state()
@@ -89,7 +92,7 @@ def test_evaluation_is_deterministic_and_draws_nothing(name, granularity):
 @pytest.mark.parametrize("training", [False, True])
 def test_saturated_gates_equal_masked_weights(name, granularity, training):
     """Closed gates of heads and neurons remove what a ticket removes, biases of q, k and v included."""
-    model = TOYS[name]()
+    model = ZOO[name]()
     inputs = toy_inputs(model)
     clean = logits_of(model, inputs)
     gates = gates_of(model, granularity)
@@ -113,7 +116,7 @@ def test_saturated_gates_equal_masked_weights(name, granularity, training):
 
 @pytest.mark.parametrize(("name", "granularity"), CASES)
 def test_only_scores_receive_gradients_and_they_are_torchs_own(name, granularity):
-    model = TOYS[name]().train()
+    model = ZOO[name]().train()
     inputs = toy_inputs(model)
     gates = gates_of(model, granularity, spread=0.5)
     weights = [parameter.requires_grad for parameter in model.parameters()]
@@ -130,7 +133,7 @@ def test_only_scores_receive_gradients_and_they_are_torchs_own(name, granularity
     for score in gates.parameters():
         score.grad = None
     gates.stream.manual_seed(5)
-    twin = TOYS[name]().train()
+    twin = ZOO[name]().train()
     tensors = gates.view.tensors(twin)
     prefix = next((f"{n}." for n, m in twin.named_modules() if m is base_of(twin) and n), "")
     products = {
@@ -160,7 +163,7 @@ def picture(model):
 @pytest.mark.parametrize("ending", ["quietly", "by an exception", "without a forward"])
 @pytest.mark.parametrize(("name", "granularity"), CASES)
 def test_the_model_comes_back_as_it_was(name, granularity, ending):
-    model = TOYS[name]()
+    model = ZOO[name]()
     inputs = toy_inputs(model)
     for parameter in list(model.parameters())[::3]:
         parameter.requires_grad_(False)
@@ -174,7 +177,7 @@ def test_the_model_comes_back_as_it_was(name, granularity, ending):
                 logits_of(model, inputs)
             if ending == "by an exception":
                 raise KeyError
-        if name == "conv":
+        if name in NORMED:
             return
         assert torch.equal(seeded(model, inputs), clean)
 
@@ -184,12 +187,12 @@ def test_the_model_comes_back_as_it_was(name, granularity, ending):
     else:
         block()
     assert picture(model) == looks
-    if name != "conv":  # its batch norm has seen a forward in training mode
+    if name not in NORMED:
         assert same_state(model, before)
 
 
 def test_a_model_that_does_not_fit_is_refused_untouched():
-    gates, other = gates_of(TOYS["bert"]()), TOYS["gpt2"]()
+    gates, other = gates_of(ZOO["bert"]()), ZOO["gpt2"]()
     before, looks = state_of(other), picture(other)
     with pytest.raises(InputError, match="does not fit"), gated(other, gates):
         pass
@@ -198,7 +201,7 @@ def test_a_model_that_does_not_fit_is_refused_untouched():
 
 
 def test_gates_inside_gates_are_refused():
-    model = TOYS["bert"]()
+    model = ZOO["bert"]()
     looks, gates = picture(model), gates_of(model)
     with gated(model, gates):
         with pytest.raises(InputError, match="no such tensor"), gated(model, gates):
@@ -237,7 +240,7 @@ def test_a_weight_that_two_modules_share_is_gated_in_both():
 def test_gradient_checkpointing_recomputes_with_the_same_draw(name):
     gradients = []
     for checkpointing in (False, True):
-        model = TOYS[name]().train()
+        model = ZOO[name]().train()
         if checkpointing:
             model.activation_checkpointing_enable({"use_reentrant": False})
         gates = gates_of(model, spread=1.0)
@@ -266,10 +269,10 @@ def test_tied_weights_stay_tied_and_can_be_saved(tmp_path):
     assert torch.equal(logits_of(again, inputs), clean)
 
 
-@pytest.mark.parametrize("name", TEXT)
+@pytest.mark.parametrize("name", TEXTS)
 def test_a_gated_model_is_a_plain_model_to_its_embedding_hook(name):
     """The adversary's gradient reaches the embeddings while all weights are frozen."""
-    model = TOYS[name]().train()
+    model = ZOO[name]().train()
     inputs = toy_inputs(model)
     delta = torch.zeros(
         *inputs["input_ids"].shape, model.get_input_embeddings().weight.shape[1], requires_grad=True

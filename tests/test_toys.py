@@ -3,39 +3,49 @@
 import pytest
 import torch
 
-from tests.toys import TEXT, TOYS, VOCABULARY, is_text, logits_of, toy_batches, toy_inputs, toy_task
+from tests.toys import VOCABULARY, is_text, logits_of, toy_batches, toy_inputs, toy_task
+from tests.zoo import IMAGES, TEXTS, ZOO
 
 
-@pytest.mark.parametrize("name", TOYS)
+@pytest.mark.parametrize("name", ZOO)
 def test_logits_spread_by_at_least_one(name):
-    model = TOYS[name]()
+    model = ZOO[name]()
     deviation = logits_of(model, toy_inputs(model, count=256)).std(0)
     assert deviation.min() >= 1, deviation
     assert deviation.max() < 10, deviation
 
 
-@pytest.mark.parametrize("name", TEXT)
+SIZES = {
+    "heads": ("num_attention_heads",),
+    "key heads": ("num_key_value_heads",),
+    "hidden": ("hidden_size",),
+    "embedding": ("embedding_size",),
+    "layers": ("num_hidden_layers",),
+    "inner": ("n_inner", "hidden_dim", "intermediate_size"),
+    "positions": ("max_position_embeddings",),
+    "picture": ("image_size",),
+    "patch": ("patch_size",),
+}
+
+
+@pytest.mark.parametrize("name", [name for name in ZOO if name != "conv"])
 def test_sizes_are_pairwise_different(name):
-    config = TOYS[name]().config
-    heads, hidden = config.num_attention_heads, config.hidden_size
-    inner = (
-        getattr(config, "n_inner", None) or getattr(config, "hidden_dim", None) or config.intermediate_size
-    )
-    sizes = [
-        heads,
-        hidden,
-        hidden // heads,
-        inner,
-        config.num_hidden_layers,
-        config.max_position_embeddings,
-        len(VOCABULARY),
-    ]
-    assert len(set(sizes)) == len(sizes), sizes
+    config, found = ZOO[name]().config, {}
+    for size, names in SIZES.items():
+        found[size] = next(filter(None, (getattr(config, each, None) for each in names)), None)
+    if found["heads"]:
+        found["width"] = getattr(config, "head_dim", None) or found["hidden"] // found["heads"]
+    if name in TEXTS:
+        found["vocabulary"] = len(VOCABULARY)
+    if found["embedding"] == found["hidden"]:  # most families embed as wide as their layers are
+        del found["embedding"]
+    sizes = [*filter(None, found.values()), *getattr(config, "hidden_sizes", ())]
+    assert len(set(sizes)) == len(sizes) > 2, found
 
 
-@pytest.mark.parametrize("name", TOYS)
+@pytest.mark.parametrize("name", ZOO)
 def test_every_parameter_moves_the_logits_and_dropout_is_on(name):
-    model = TOYS[name]()
+    model = ZOO[name]()
     inputs = toy_inputs(model, count=64)
     clean = logits_of(model, inputs)
     model.train()
@@ -45,9 +55,9 @@ def test_every_parameter_moves_the_logits_and_dropout_is_on(name):
     assert not torch.allclose(logits_of(model, inputs), clean)
 
 
-@pytest.mark.parametrize("name", TOYS)
+@pytest.mark.parametrize("name", ZOO)
 def test_batches_fit_their_model_and_come_back_for_any_step(name):
-    model = TOYS[name]()
+    model = ZOO[name]()
     batches = toy_batches(model, examples=20, size=8)
     assert len(batches) == 3
     steps = [batches.at(step) for step in range(6)]
@@ -55,8 +65,7 @@ def test_batches_fit_their_model_and_come_back_for_any_step(name):
     assert torch.equal(batches.at(1).ids, steps[1].ids)
     for batch in batches.in_order():
         assert logits_of(model, batch.inputs).shape == (len(batch.labels), 2)
-    assert ("token_type_ids" in batch.inputs) == (name in ("bert", "albert", "gpt2", "roberta"))
-    assert is_text(model) == ("input_ids" in batch.inputs)
+    assert is_text(model) == ("input_ids" in batch.inputs) == (name not in IMAGES)
 
 
 def test_task_is_balanced():

@@ -6,7 +6,7 @@ and 1, so that a forgotten one is seen. Logits spread by at least 1 over random 
 mean equal models.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -25,11 +25,13 @@ from transformers import (
     GPT2Config,
     GPT2ForSequenceClassification,
     GPT2LMHeadModel,
-    PreTrainedModel,
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
+    Qwen2Tokenizer,
     RobertaConfig,
     RobertaForSequenceClassification,
+    SqueezeBertConfig,
+    SqueezeBertForSequenceClassification,
 )
 from transformers.modeling_outputs import SequenceClassifierOutput
 
@@ -115,7 +117,7 @@ def toy_gpt2_lm(seed: int = 0) -> GPT2LMHeadModel:
 
 
 def toy_distilbert(classes: int = 2, seed: int = 0) -> DistilBertForSequenceClassification:
-    """A family that the table lacks: weight granularity only; its forward takes no token types."""
+    """Two layers whose forward takes no token types."""
     config = DistilBertConfig(
         vocab_size=len(VOCABULARY),
         dim=32,
@@ -129,7 +131,7 @@ def toy_distilbert(classes: int = 2, seed: int = 0) -> DistilBertForSequenceClas
 
 
 def toy_roberta(classes: int = 2, seed: int = 0) -> RobertaForSequenceClassification:
-    """A family that the table lacks and that derives position ids from the input ids, with padding 1."""
+    """Two layers that derive position ids from the input ids, with padding 1."""
     config = RobertaConfig(
         vocab_size=len(VOCABULARY),
         hidden_size=32,
@@ -144,6 +146,21 @@ def toy_roberta(classes: int = 2, seed: int = 0) -> RobertaForSequenceClassifica
         eos_token_id=3,
     )
     return rough_(RobertaForSequenceClassification(config), seed)
+
+
+def toy_squeezebert(classes: int = 2, seed: int = 0) -> SqueezeBertForSequenceClassification:
+    """A family that the table lacks: weight granularity only, on grouped one-dimensional convolutions."""
+    config = SqueezeBertConfig(
+        vocab_size=len(VOCABULARY),
+        embedding_size=32,
+        hidden_size=32,
+        num_attention_heads=4,
+        intermediate_size=52,
+        num_hidden_layers=2,
+        max_position_embeddings=48,
+        num_labels=classes,
+    )
+    return rough_(SqueezeBertForSequenceClassification(config), seed)
 
 
 class ToyConv(nn.Module):
@@ -174,12 +191,13 @@ TOYS: dict[str, Callable[..., nn.Module]] = {
     "gpt2": toy_gpt2,
     "distilbert": toy_distilbert,
     "roberta": toy_roberta,
+    "squeezebert": toy_squeezebert,
     "conv": toy_conv,
 }
-"""name -> maker(classes=2, seed=0) of a classifier in evaluation mode."""
-STRUCTURED = ("bert", "albert", "gpt2")
+"""name -> maker(classes=2, seed=0) of a classifier in evaluation mode; tests/zoo.py has every family's."""
+STRUCTURED = ("bert", "albert", "gpt2", "distilbert", "roberta")
 """Families of the table: they know heads and neurons."""
-TEXT = ("bert", "albert", "gpt2", "distilbert", "roberta")
+TEXT = (*STRUCTURED, "squeezebert")
 """Those that read token ids."""
 
 
@@ -192,8 +210,9 @@ def rough_(model: M, seed: int = 0) -> M:
             parameter.uniform_(-0.5, 0.5, generator=rng)
             if name.endswith("weight"):  # of a normalisation
                 parameter.add_(1)
-        elif "embedding" in name or "wte" in name or "wpe" in name:
+        elif "embed" in name or "wte" in name or "wpe" in name:
             parameter.normal_(0, 1, generator=rng)
+            parameter.div_(getattr(model.get_submodule(name.rpartition(".")[0]), "embed_scale", 1))  # Gemma's
         else:
             transposed = "c_attn" in name or "c_proj" in name or "c_fc" in name
             entries = parameter.shape[0] if transposed else parameter[0].numel()
@@ -202,7 +221,13 @@ def rough_(model: M, seed: int = 0) -> M:
         if "running" in name:
             buffer.uniform_(0.5, 1.5, generator=rng)
     model.eval()
-    heads = ("classifier.weight", "classifier.out_proj.weight", "score.weight", "head.weight")
+    heads = (
+        "classifier.weight",
+        "classifier.out_proj.weight",
+        "score.weight",
+        "head.weight",
+        "classifier.1.weight",
+    )
     for name in heads:
         head = dict(model.named_parameters()).get(name)
         if head is not None:  # each logit gets a standard deviation of 2 over random inputs
@@ -212,14 +237,19 @@ def rough_(model: M, seed: int = 0) -> M:
 
 def is_text(model: nn.Module) -> bool:
     """Say whether the model reads token ids."""
-    return isinstance(model, PreTrainedModel)
+    return getattr(model, "main_input_name", "pixel_values") == "input_ids"
+
+
+def picture(model: nn.Module) -> int:
+    """Return the side of the pictures that the model takes."""
+    return int(getattr(getattr(model, "config", None), "image_size", 10))
 
 
 def toy_inputs(model: nn.Module, count: int = 6, length: int = 9, seed: int = 0) -> dict[str, Tensor]:
     """Draw random inputs: token ids with right padding (the first row is full), or pixels."""
     rng = generator(seed, "toy inputs")
     if not is_text(model):
-        return {"pixel_values": torch.rand(count, 3, 10, 10, generator=rng)}
+        return {"pixel_values": torch.rand(count, 3, picture(model), picture(model), generator=rng)}
     pad = int(model.config.pad_token_id)  # type: ignore[union-attr, arg-type]
     ids = torch.randint(len(SPECIAL), len(VOCABULARY), (count, length), generator=rng)
     lengths = torch.randint(2, length + 1, (count,), generator=rng)
@@ -263,6 +293,14 @@ def padless_tokenizer() -> PreTrainedTokenizerBase:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="[UNK]", eos_token="[SEP]")
 
 
+def letter_tokenizer() -> PreTrainedTokenizerBase:
+    """Return a tokenizer of letters, of the class by which transformers reads every Qwen2 folder."""
+    letters = ("<|endoftext|>", "Ġ", *"abcdefghijklmnopqrstuvwxyz")
+    return Qwen2Tokenizer(
+        vocab={letter: i for i, letter in enumerate(letters)}, merges=[], model_max_length=48
+    )
+
+
 def toy_texts(count: int, seed: int = 0, pairs: bool = False) -> tuple[list[tuple[str, ...]], list[int]]:
     """Make sentences of 3 to 14 words whose label is whether good words outnumber bad ones."""
     rng = np.random.default_rng(seed)
@@ -298,12 +336,12 @@ def toy_encoder(model: nn.Module) -> Encoder:
 class PixelBatches:
     """Batches of random pictures for the convolutional toy; the label says which half is brighter."""
 
-    def __init__(self, examples: int = 48, size: int = 8, seed: int = 0):
+    def __init__(self, examples: int = 48, size: int = 8, seed: int = 0, side: int = 10):
         self.examples, self.size, self.seed = examples, size, seed
         rng = generator(seed, "toy pixels")
-        self.pixels = torch.rand(examples, 3, 10, 10, generator=rng)
+        self.pixels = torch.rand(examples, 3, side, side, generator=rng)
         self.labels = torch.arange(examples) % 2
-        self.pixels[self.labels == 1, :, :5] += 0.5
+        self.pixels[self.labels == 1, :, : side // 2] += 0.5
 
     def __len__(self) -> int:
         return -(-self.examples // self.size)
@@ -332,17 +370,25 @@ def toy_batches(
 ) -> Batches | PixelBatches:
     """Return batches that this model takes: `at(step)`, `len()`, `in_order()`, `.examples`, `.size`."""
     if not is_text(model):
-        return PixelBatches(examples, size, seed)
+        return PixelBatches(examples, size, seed, picture(model))
     sizes = {"train": 2, "validation": 2, "test": 2} | {split: examples}
     return toy_task(**sizes, pairs=pairs).batches(split, toy_encoder(model), size, seed)
 
 
 def saved_toy(
-    folder: Path | str, name: str = "bert", *, tokenizer: bool = True, classes: int = 2, seed: int = 0
+    folder: Path | str,
+    name: str = "bert",
+    *,
+    tokenizer: bool = True,
+    classes: int = 2,
+    seed: int = 0,
+    makers: Mapping[str, Callable[..., nn.Module]] = TOYS,
 ) -> Path:
     """Save a toy classifier (or "gpt2_lm") and its tokenizer as an ordinary transformers folder."""
-    model = toy_gpt2_lm(seed) if name == "gpt2_lm" else TOYS[name](classes, seed)
+    model = toy_gpt2_lm(seed) if name == "gpt2_lm" else makers[name](classes, seed)
     model.save_pretrained(folder)  # type: ignore[operator]
     if tokenizer:
-        (padless_tokenizer() if name.startswith("gpt2") else toy_tokenizer()).save_pretrained(folder)
+        made = {"gpt2": padless_tokenizer, "gpt2_lm": padless_tokenizer, "llama": padless_tokenizer,
+                "qwen2": letter_tokenizer}.get(name, toy_tokenizer)  # fmt: skip
+        made().save_pretrained(folder)
     return Path(folder)

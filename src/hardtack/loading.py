@@ -1,12 +1,17 @@
 """From a name to a plain model in float32, its tokenizer, and the record of what it was (`Base`)."""
 
+import json
+import warnings
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
-from torch import nn
+from safetensors.torch import load_file
+from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+from transformers.utils.hub import cached_file
 
 from hardtack.errors import InputError
 from hardtack.prunable import base_of
@@ -36,6 +41,7 @@ def load(
     seed: int = 0,
     device: str = "cpu",
     trained_head: bool = False,
+    merge_adapter: bool = False,
 ) -> Loaded:
     """Load a sequence classifier from a hub id, a local folder or a run folder.
 
@@ -48,42 +54,54 @@ def load(
         seed: seed of a fresh head.
         device: where the model goes.
         trained_head: refuse a model whose head is missing or has another number of classes.
+        merge_adapter: where `name` is a PEFT adapter, load the base that it names and merge it in; the result
+            is a plain model. Without it an adapter is refused.
 
     Raises:
         InputError: when `name` is no model, has no safetensors weights or tokenizer, lacks tensors of its
-            base other than a pooler, or is quantised.
+            base other than a pooler, is quantised, or is an adapter that nobody asked to merge.
     """
     place = model_folder(name)
-    config = _config(place, name)
+    adapter = _adapter(place, name, merge_adapter)
+    source, whose = (
+        (place, name) if adapter is None else (model_folder(adapter.base), f"{name}'s base {adapter.base}")
+    )
+    config = _config(source, whose)
     if getattr(config, "quantization_config", None) is not None:
-        raise InputError(f"{name} is quantised; allowed: a base with float weights")
+        raise InputError(f"{whose} is quantised; allowed: a base with float weights")
+    if labels is None and adapter is not None:
+        config.num_labels = adapter.classes(config)
     if labels is not None:
         config.num_labels = len(labels)
         config.id2label = dict(enumerate(labels))
         config.label2id = {label: index for index, label in enumerate(labels)}
     config.problem_type = None  # our losses, not the model's
-    tokenizer = _tokenizer(place, name)
+    own = adapter is not None and _file(place, "tokenizer_config.json") is not None
+    tokenizer = _tokenizer(place, name) if own else _tokenizer(source, whose)
     try:
         model, info = AutoModelForSequenceClassification.from_pretrained(
-            place, config=config, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True,
-            use_safetensors=True, trust_remote_code=False,
+            source, config=config, dtype=torch.float32, output_loading_info=True,
+            ignore_mismatched_sizes=True, use_safetensors=True, trust_remote_code=False,
         )  # fmt: skip
     except Exception as error:  # whatever the libraries raise at a damaged file, the file is the cause
-        raise InputError(f"{name} cannot be loaded as a text classifier: {_one_line(error)}") from None
+        raise InputError(f"{whose} cannot be loaded as a text classifier: {_one_line(error)}") from None
     misfits = {entry[0] for entry in info["mismatched_keys"]}
-    fresh = sorted({*info["missing_keys"], *misfits})
+    brought = set() if adapter is None else adapter.brings(model)
+    fresh = sorted({*info["missing_keys"], *misfits} - brought)
     prefix = _prefix(model)
     inner = [key for key in fresh if prefix and key.startswith(prefix)]
     head = [key for key in fresh if key not in inner]
     if len(fresh) == len(model.state_dict()) or len(inner) == len(base_of(model).state_dict()):
-        raise InputError(f"{name} holds none of the weights of a {config.model_type} model")
+        raise InputError(f"{whose} holds none of the weights of a {config.model_type} model")
     if lost := [key for key in inner if key in misfits or "pooler" not in key]:  # few heads keep the pooler
-        raise InputError(f"{name} lacks weights that its config asks for: {lost[0]}, {len(lost)} in all")
+        raise InputError(f"{whose} lacks weights that its config asks for: {lost[0]}, {len(lost)} in all")
     if head and trained_head:
         raise InputError(
             f"{name} has no trained head for {config.num_labels} classes ({', '.join(head)}); train it first"
         )
     _draw_fresh_(model, fresh, seed)
+    if adapter is not None:
+        adapter.merge_(model)
     if tokenizer.pad_token_id is None:
         if tokenizer.eos_token_id is None:
             raise InputError(f"{name} has a tokenizer without a padding or end token; one of them is needed")
@@ -97,6 +115,114 @@ def load(
         fresh=(key.removeprefix(prefix) for key in inner),
     )
     return Loaded(model.to(device).eval(), tokenizer, base, bool(head))  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class _Adapter:
+    """A PEFT adapter on disk: what it changes of which base."""
+
+    name: str
+    folder: Path
+    base: str
+    tensors: dict[str, Tensor]
+
+    def classes(self, config) -> int:  # a transformers config of any family
+        """Return the number of classes of the head that it brings, or else of the base's."""
+        with torch.device("meta"):
+            bare = AutoModelForSequenceClassification.from_config(config)
+        heads = (held for _, mine, held in self._whole(bare) if _is_head_of_others(config, mine, held))
+        return next((held.shape[0] for held in heads), config.num_labels)
+
+    def brings(self, model: PreTrainedModel) -> set[str]:
+        """Name the tensors of the model that it replaces as a whole (a trained head), where sizes agree."""
+        return {name for name, mine, held in self._whole(model) if mine.shape == held.shape}
+
+    def _whole(self, model: nn.Module) -> list[tuple[str, Tensor, Tensor]]:
+        """Pair each whole tensor that it holds with the model's own: name, the model's, the adapter's."""
+        own = model.named_parameters()
+        return [
+            (name, mine, self.tensors[_STEM + name]) for name, mine in own if _STEM + name in self.tensors
+        ]
+
+    def merge_(self, model: PreTrainedModel) -> None:
+        """Write base + adapter into the model, which is a plain one again afterwards.
+
+        In float64: then the order in which a machine sums hardly ever reaches a bit of the float32 result,
+        and a ticket found on it fits on another machine, too.
+        """
+        from peft import PeftConfig, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+
+        tensors = dict(self.tensors)
+        for name, mine, held in self._whole(model):
+            if _is_head_of_others(model.config, mine, held):  # it stays what the base has, or what was drawn
+                tensors[_STEM + name] = mine.detach().clone()
+        try:
+            with (
+                warnings.catch_warnings(),
+                torch.random.fork_rng(devices=[]),
+            ):  # it draws what it then replaces
+                warnings.simplefilter("ignore", FutureWarning)  # of transformers, at what peft still calls
+                settings = PeftConfig.from_pretrained(str(self.folder))
+                settings.base_model_name_or_path, settings.inference_mode = None, True
+                wrapped = get_peft_model(model, settings)
+                wanted = get_peft_model_state_dict(wrapped, save_embedding_layers=False)
+                found = set_peft_model_state_dict(wrapped, tensors)
+                if strange := {*(wanted.keys() - tensors.keys()), *found.unexpected_keys}:
+                    raise ValueError(f"its tensors are not those of its config: {min(strange)}")
+                wrapped.double().merge_and_unload(safe_merge=True)
+        except Exception as error:  # whatever peft raises at a damaged file or a kind that it cannot merge
+            raise InputError(f"{self.name} cannot be merged into {self.base}: {_one_line(error)}") from None
+        model.float().requires_grad_(True)
+
+
+_STEM = "base_model.model."
+"""What stands before the names of a model's own tensors in an adapter's file."""
+
+
+def _is_head_of_others(config, mine: Tensor, held: Tensor) -> bool:
+    return (
+        mine.shape[0] == config.num_labels and mine.shape[1:] == held.shape[1:] and mine.shape != held.shape
+    )
+
+
+def _file(place: str, name: str) -> Path | None:
+    """Return a file of a folder or hub id, or None where there is none or nothing can be reached."""
+    try:
+        found = cached_file(place, name, _raise_exceptions_for_missing_entries=False)
+    except Exception:  # what is wrong with the place is said when its config is read
+        return None
+    return None if found is None else Path(found)
+
+
+def _adapter(place: str, name: str, merge: bool) -> _Adapter | None:
+    """Return the adapter that lies at a place, None where a model does; refuse one that nobody asked for."""
+    settings = _file(place, "adapter_config.json")
+    if settings is None:
+        return None
+    try:
+        base = json.loads(settings.read_text())["base_model_name_or_path"]
+        if not isinstance(base, str):
+            raise TypeError("base_model_name_or_path is no name")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{name} is an adapter whose config names no base: {_one_line(error)}") from None
+    if not merge:
+        raise InputError(
+            f"{name} is an adapter of {base}, no model; merge_adapter (--merge-adapter) merges it"
+        )
+    if find_spec("peft") is None:
+        raise InputError("merging an adapter needs the extra 'lora': pip install 'hardtack[lora]'")
+    weights = _file(place, "adapter_model.safetensors")
+    if weights is None:
+        raise InputError(
+            f"{name} has no adapter_model.safetensors; allowed: safetensors, no pickled adapters"
+        )
+    try:
+        tensors = load_file(weights)
+    except Exception as error:
+        raise InputError(
+            f"{name} has an adapter_model.safetensors that cannot be read: {_one_line(error)}"
+        ) from None
+    return _Adapter(name, settings.parent, base, tensors)
 
 
 def _config(place: str, name: str):  # a transformers config of any family
@@ -116,9 +242,8 @@ def _tokenizer(place: str, name: str) -> PreTrainedTokenizerBase:
         tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
     except Exception as error:
         raise InputError(f"{name} has no tokenizer that can be read: {_one_line(error)}") from None
-    if len(tokenizer) <= len(
-        set(tokenizer.all_special_ids)
-    ):  # without files, transformers makes up an empty one
+    # Without files, transformers makes up one that knows special tokens only (DeBERTa's with gaps between).
+    if len(tokenizer.get_vocab()) <= len(set(tokenizer.all_special_ids)):
         raise InputError(f"{name} has no tokenizer; its files are needed beside the model's")
     return tokenizer
 

@@ -9,6 +9,7 @@ import fnmatch
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from hardtack.errors import InputError, nearest
-from hardtack.families import FAMILIES, Family, Part
+from hardtack.families import FAMILIES, Attention, Convolutions, Family, Feedforward, Part
 
 KINDS = ("weight", "head", "neuron", "channel")
 
@@ -34,7 +35,10 @@ class Slice(NamedTuple):
 
 
 class Site(NamedTuple):
-    """A group of prunable units; their output leaves through `exit`, the inputs of a linear map."""
+    """A group of prunable units; their output leaves through `exit`, the inputs of a linear map.
+
+    The slices hold all that makes a unit: zeroed, they take it out exactly.
+    """
 
     name: str
     kind: str
@@ -72,31 +76,30 @@ class Prunable:
         """List what may be removed from `model`.
 
         Args:
-            model: any module; families of the table know heads and neurons, others only weights (every linear
-                or convolution weight under the base model).
+            model: any module; families of the table know heads, neurons or channels, others only weights
+                (every linear or convolution weight under the base model).
             granularity: one or more of "weight", "head", "neuron", "channel".
             keep_whole: shell-style patterns of site names to leave out, e.g. "pooler*".
 
         Raises:
-            InputError: for an unknown kind, a kind that this family has not, or when nothing is left to
-                prune.
+            InputError: for an unknown kind, a kind that this family has not, a model that is not built as
+                its family's entry says, or when nothing is left to prune.
         """
         kinds, patterns = tuple(dict.fromkeys(granularity)), tuple(keep_whole)
         base = base_of(model)
-        family = FAMILIES.get(getattr(getattr(base, "config", None), "model_type", ""))
+        family = _family(base)
         sites: list[Site] = []
         for kind in kinds:
             if kind not in KINDS:
                 raise InputError(f"granularity {kind!r} does not exist{nearest(kind, KINDS)}")
-            if kind == "weight":
+            known = family.kinds if family else ("weight",)
+            if kind not in known:
+                what = f"granularity {kind!r} is not known for {type(base).__name__}"
+                raise InputError(f"{what}; allowed: {', '.join(known)}")
+            if family is None or kind == "weight":
                 sites += _weights(base, family)
-            elif kind in ("head", "neuron") and family is not None:
-                sites += _heads(base, family) if kind == "head" else _neurons(base, family)
             else:
-                raise InputError(
-                    f"granularity {kind!r} is not known for {type(base).__name__}; allowed: weight"
-                    + (", head, neuron" if family else "")
-                )
+                sites += _units(base, family, kind)
         for pattern in patterns if sites else ():
             if not any(fnmatch.fnmatchcase(site.name, pattern) for site in sites):
                 raise InputError(f"keep_whole {pattern!r} matches no site, such as {sites[0].name}")
@@ -188,84 +191,152 @@ class Prunable:
         return out
 
 
+def unlisted(model: nn.Module) -> str | None:
+    """Return one line that says what is unknown of a model that the table lacks; None for a listed one."""
+    if _family(base := base_of(model)) is not None:
+        return None
+    return (
+        f"{type(base).__name__} is not in the table of families: each of its linear and convolution weights "
+        "can go, its heads, neurons and channels are not known"
+    )
+
+
+def _family(base: nn.Module) -> Family | None:
+    return FAMILIES.get(getattr(getattr(base, "config", None), "model_type", ""))
+
+
 def _along(dim: int, rank: int) -> list[int]:
     return [-1 if axis == dim else 1 for axis in range(rank)]
 
 
-def _layers(base: nn.Module, family: Family) -> list[str]:
-    pattern = re.compile(re.escape(family.layers).replace(r"\*", r"\d+"))
+def _matching(base: nn.Module, path: str) -> list[str]:
+    """Return the modules at a path of the table, in the model's order; `*` stands for each index."""
+    pattern = re.compile(re.escape(path).replace(r"\*", r"\d+"))
     return [name for name, _ in base.named_modules() if pattern.fullmatch(name)]
 
 
-def _elements(base: nn.Module, name: str, inputs: int = 1) -> Site:
-    parameter = base.get_parameter(name)
-    whole = Slice(name, inputs, None)
-    return Site(name, "weight", parameter.numel(), (whole,), whole)
+def _layers(base: nn.Module, family: Family) -> list[str]:
+    if found := _matching(base, family.layers):
+        return found
+    raise InputError(f"{type(base).__name__} has no layers at {family.layers}; {_OTHERWISE}")
+
+
+_OTHERWISE = "its family's entry is for another version of transformers"
+
+
+def _shape(base: nn.Module, module: str) -> torch.Size:
+    try:
+        return base.get_parameter(f"{module}.weight").shape
+    except AttributeError:
+        raise InputError(f"{type(base).__name__} has no weight at {module}; {_OTHERWISE}") from None
+
+
+def _has(base: nn.Module, name: str) -> bool:
+    try:
+        return base.get_parameter(name) is not None
+    except AttributeError:
+        return False
 
 
 def _weights(base: nn.Module, family: Family | None) -> list[Site]:
+    """One site a matrix, in the model's order; a tied weight counts once, under its first name."""
     if family is None:
         kinds = (nn.Linear, nn.Conv1d, nn.Conv2d, Conv1D)
-        first = {
-            name for name, _ in base.named_parameters()
-        }  # a tied weight counts once, under its first name
-        found = [
-            (f"{name}.weight".removeprefix("."), int(not isinstance(module, Conv1D)))
+        wanted = {
+            f"{name}.weight".removeprefix("."): int(not isinstance(module, Conv1D))
             for name, module in base.named_modules()
             if isinstance(module, kinds)
-        ]
-        return [_elements(base, name, inputs) for name, inputs in found if name in first]
-    modules = dict.fromkeys(
-        (family.query.module, family.key.module, family.value.module, family.attention_out)
-    )
-    inner = (*modules, *family.ffn_in, family.ffn_out)
-    names = [f"{layer}.{module}.weight" for layer in _layers(base, family) for module in inner]
-    held = {name for name, _ in base.named_parameters()}
-    names += [f"{module}.weight" for module in family.also if f"{module}.weight" in held]
-    return [_elements(base, name, int(not family.transposed)) for name in names]
+        }
+    else:
+        layers = _layers(base, family)
+        modules = [f"{layer}.{part}" for layer in layers for part in _inner(base, layer, family)]
+        for module in modules:
+            _shape(base, module)
+        modules += [name for path in family.also for name in _matching(base, path)]
+        wanted = {f"{module}.weight": int(not family.transposed) for module in modules}
+    sites = []
+    for name, parameter in base.named_parameters():
+        if name in wanted:
+            whole = Slice(name, wanted[name], None)
+            sites.append(Site(name, "weight", parameter.numel(), (whole,), whole))
+    return sites
 
 
-def _outputs(base: nn.Module, module: str, index: Tensor, transposed: bool) -> list[Slice]:
-    """The rows of a module's weight and its bias at `index` (positions among its outputs)."""
-    slices = [Slice(f"{module}.weight", 1 if transposed else 0, index)]
-    if getattr(base.get_submodule(module), "bias", None) is not None:
+def _inner(base: nn.Module, layer: str, family: Family) -> list[str]:
+    """Return the modules of a layer, relative to it, whose weights its units are made of."""
+    found: list[str] = []
+    if attention := family.attention:
+        found += [attention.query.module, attention.key.module, attention.value.module, attention.out]
+        found += [module for module in attention.positions if _has(base, f"{layer}.{module}.weight")]
+    if feedforward := family.feedforward:
+        found += [*(part.module for part in feedforward.inner), feedforward.out]
+    if chain := family.convolutions:
+        found += [f"{link}.{chain.convolution}" for link in _matching(base.get_submodule(layer), chain.chain)]
+    return found
+
+
+def _units(base: nn.Module, family: Family, kind: str) -> list[Site]:
+    sites: list[Site] = []
+    for layer in _layers(base, family):
+        if kind == "head" and family.attention:
+            sites.append(_heads(base, layer, family.attention, family.transposed))
+        elif kind == "neuron" and family.feedforward:
+            sites.append(_neurons(base, layer, family.feedforward, family.transposed))
+        elif kind == "channel" and family.convolutions:
+            sites += _channels(base, layer, family.convolutions)
+    return sites
+
+
+def _outputs(base: nn.Module, module: str, index: Tensor, outputs: int = 0) -> list[Slice]:
+    """The rows of a module's weight, along its dimension `outputs`, and its bias at `index`."""
+    slices = [Slice(f"{module}.weight", outputs, index)]
+    if _has(base, f"{module}.bias"):
         slices.append(Slice(f"{module}.bias", 0, index))
     return slices
 
 
-def _heads(base: nn.Module, family: Family) -> list[Site]:
-    heads = int(getattr(base.config, family.heads))
+def _rows(base: nn.Module, layer: str, part: Part, units: int, transposed: bool) -> list[Slice]:
+    """The outputs of one projection shared out evenly, in their order, over a layer's units."""
+    module, outputs = f"{layer}.{part.module}", int(transposed)
+    width = _shape(base, module)[outputs] // part.parts
+    index = torch.arange(width).view(units, -1) + part.part * width
+    return _outputs(base, module, index, outputs)
+
+
+def _heads(base: nn.Module, layer: str, attention: Attention, transposed: bool) -> Site:
+    units = int(getattr(base.config, attention.heads))
+    positions = [Part(name) for name in attention.positions if _has(base, f"{layer}.{name}.weight")]
+    slices: list[Slice] = []
+    for part in (attention.query, attention.key, attention.value, *positions):
+        slices += _rows(base, layer, part, units, transposed)
+    return _leaving(base, f"{layer}.heads", "head", slices, f"{layer}.{attention.out}", units, transposed)
+
+
+def _neurons(base: nn.Module, layer: str, feedforward: Feedforward, transposed: bool) -> Site:
+    out = f"{layer}.{feedforward.out}"
+    units = _shape(base, out)[0 if transposed else 1]
+    slices: list[Slice] = []
+    for part in feedforward.inner:
+        slices += _rows(base, layer, part, units, transposed)
+    return _leaving(base, f"{layer}.neurons", "neuron", slices, out, units, transposed)
+
+
+def _channels(base: nn.Module, layer: str, family: Convolutions) -> list[Site]:
     sites = []
-    for layer in _layers(base, family):
-        out_name = f"{layer}.{family.attention_out}.weight"
-        entry = 0 if family.transposed else 1  # the input dimension of the output projection
-        width = base.get_parameter(out_name).shape[entry]
-        index = torch.arange(width).view(heads, width // heads)
-        slices: list[Slice] = []
-        for part in (family.query, family.key, family.value):
-            slices += _outputs(
-                base, f"{layer}.{part.module}", index + _offset(base, layer, part, family), family.transposed
-            )
-        leaving = Slice(out_name, entry, index)
-        sites.append(Site(f"{layer}.heads", "head", heads, (*slices, leaving), leaving))
+    links = [f"{layer}.{link}" for link in _matching(base.get_submodule(layer), family.chain)]
+    for link, reader in pairwise(links):
+        conv, out = f"{link}.{family.convolution}", f"{reader}.{family.convolution}"
+        units = _shape(base, conv)[0]
+        index = torch.arange(units)[:, None]
+        slices = [*_outputs(base, conv, index), *_outputs(base, f"{link}.{family.normalisation}", index)]
+        sites.append(_leaving(base, f"{link}.channels", "channel", slices, out, units))
     return sites
 
 
-def _offset(base: nn.Module, layer: str, part: Part, family: Family) -> int:
-    outputs = base.get_parameter(f"{layer}.{part.module}.weight").shape[1 if family.transposed else 0]
-    return part.part * (outputs // part.parts)
-
-
-def _neurons(base: nn.Module, family: Family) -> list[Site]:
-    sites = []
-    for layer in _layers(base, family):
-        out_name = f"{layer}.{family.ffn_out}.weight"
-        entry = 0 if family.transposed else 1
-        width = base.get_parameter(out_name).shape[entry]
-        index = torch.arange(width)[:, None]
-        slices: list[Slice] = []
-        for module in family.ffn_in:
-            slices += _outputs(base, f"{layer}.{module}", index, family.transposed)
-        leaving = Slice(out_name, entry, index)
-        sites.append(Site(f"{layer}.neurons", "neuron", width, (*slices, leaving), leaving))
-    return sites
+def _leaving(
+    base: nn.Module, name: str, kind: str, slices: list[Slice], out: str, units: int, transposed: bool = False
+) -> Site:
+    """A site whose units leave through the inputs of the module `out`, shared out evenly in their order."""
+    inputs = 0 if transposed else 1
+    leaving = Slice(f"{out}.weight", inputs, torch.arange(_shape(base, out)[inputs]).view(units, -1))
+    return Site(name, kind, units, (*slices, leaving), leaving)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from hardtack.errors import InputError
-from hardtack.loading import Loaded
+from hardtack.loading import Loaded, load
 from hardtack.runs import Json, Run, Watch, identify
 from hardtack.tasks.task import Task
 from hardtack.tasks.text import Encoder, load_task
@@ -44,6 +44,7 @@ class Common:
     text_column: str | None = field(default=None, metadata={"help": "name of the text column in files"})
     label_column: str | None = field(default=None, metadata={"help": "name of the label column in files"})
     precision: str = field(default="fp32", metadata={"help": "fp32 or bf16"})
+    merge_adapter: bool = no_result(False, "merge a model that is a PEFT adapter into the base it names")
     device: str = no_result("auto", "cpu, cuda, cuda:1, mps or auto (CUDA if there is one)")
     save_seconds: float = no_result(30.0, "seconds between saved states of long work")
 
@@ -77,6 +78,17 @@ class Common:
         # Splits that have to be cut are the same for every seed: repeats are compared on the same examples.
         task = load_task(name, text_column=self.text_column, label_column=self.label_column)
         return task.limited(self.train_examples, self.min_words, self.seed)
+
+    def load(self, name: str, labels: tuple[str, ...], *, trained_head: bool = False) -> Loaded:
+        """Load a model for these labels as these settings say."""
+        return load(
+            name,
+            labels,
+            seed=self.seed,
+            device=self.place(),
+            trained_head=trained_head,
+            merge_adapter=self.merge_adapter,
+        )
 
     def encoder(self, loaded: Loaded) -> Encoder:
         """Return the encoder of a model's tokenizer at these settings' length."""

@@ -17,7 +17,7 @@ from hardtack.evaluation.attacks.protocol import Outcome, TextAttack
 from hardtack.evaluation.clean import accuracy, predict
 from hardtack.evaluation.robust import attack_all, rates
 from hardtack.evaluation.victim import Victim, evaluating
-from hardtack.loading import Loaded, load, model_folder
+from hardtack.loading import Loaded, model_folder
 from hardtack.runs import Json, Run, Watch
 from hardtack.stages.common import Common, open_run, provenance_of, settle
 from hardtack.stages.fitting import ticket_folder
@@ -141,7 +141,7 @@ def open_target(target: str | Path, data: Task, base: str | None, common: Common
     is_model = (place / "config.json").is_file()
     if not is_model and path.is_dir() and ((path / "ticket.json").is_file() or (path / "tickets").is_dir()):
         ticket = Ticket.load(ticket_folder(path))
-        loaded = load(base or ticket.base.id, data.labels, seed=common.seed, device=common.place())
+        loaded = common.load(base or ticket.base.id, data.labels)
         ticket.apply_(loaded.model)
         made = {
             "method": ticket.origin.get("method"),
@@ -157,7 +157,7 @@ def open_target(target: str | Path, data: Task, base: str | None, common: Common
         }
         digest = f"ticket-{ticket.digest()}"
         return Target(loaded, ticket, made, digest, ticket_folder(path))
-    loaded = load(str(target), data.labels, seed=common.seed, device=common.place())
+    loaded = common.load(str(target), data.labels)
     ticket = Ticket.load(place / "ticket") if (place / "ticket" / "ticket.json").is_file() else None
     made = provenance_of(target)
     return Target(

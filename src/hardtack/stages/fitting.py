@@ -11,7 +11,7 @@ from torch import nn
 from hardtack import cost
 from hardtack.errors import InputError, nearest
 from hardtack.evaluation.clean import accuracy, predict
-from hardtack.loading import Loaded, load
+from hardtack.loading import Loaded
 from hardtack.runs import Json, Run, Watch
 from hardtack.schedule import WarmupDecay
 from hardtack.select import round_half_up
@@ -90,7 +90,7 @@ def train(
     common, objective = common or Common(), objective or Clean()
     fit = Fit(epochs, lr, weight_decay, warmup, epoch_rule)
     data = common.open_task(task)
-    loaded = load(model, data.labels, seed=common.seed, device=common.place())
+    loaded = common.load(model, data.labels)
     return _run(
         "train",
         objective.name,
@@ -135,7 +135,7 @@ def retrain(
     place = ticket_folder(ticket)
     found = Ticket.load(place)
     data = common.open_task(task)
-    loaded = load(base or found.base.id, data.labels, seed=common.seed, device=common.place())
+    loaded = common.load(base or found.base.id, data.labels)
     found.apply_(loaded.model)
     method = str(found.origin.get("method", "ticket"))
     facts = {"ticket": str(ticket), "ticket_digest": found.digest()}

@@ -8,9 +8,8 @@ from typing import Any
 
 from hardtack import cost
 from hardtack.errors import InputError
-from hardtack.loading import load
 from hardtack.methods.search import Data, Search
-from hardtack.prunable import Prunable
+from hardtack.prunable import Prunable, unlisted
 from hardtack.runs import Watch
 from hardtack.select import round_half_up
 from hardtack.stages.common import Common, open_run, result_of, resumptions, settings_of, settle
@@ -61,16 +60,12 @@ def search(
     if twice := {name for name in names if names.count(name) > 1}:
         raise InputError(f"two sparsities share the folder {min(twice)}; allowed: each once, to 4 decimals")
     data = common.open_task(task)
-    base = load(model, data.labels, seed=common.seed, device=common.place())
+    base = common.load(model, data.labels)
     view = Prunable.of(base.model, granularity, keep_whole)
     warm = start is None and method.starts == "finetuned"
     if dry_run:
         return _plan(method, base, data, objective, warm_epochs if warm else 0.0, view, common)
-    started_from = (
-        None
-        if start is None
-        else load(start, data.labels, seed=common.seed, device=common.place(), trained_head=True)
-    )
+    started_from = None if start is None else common.load(start, data.labels, trained_head=True)
     settings = {
         **settings_of(method),
         "objective": [objective.name, settings_of(objective)],
@@ -118,9 +113,7 @@ def search(
                 watch=watch,
             )
             start = str(fitted["model"])
-            started_from = load(
-                start, data.labels, seed=common.seed, device=common.place(), trained_head=True
-            )
+            started_from = common.load(start, data.labels, trained_head=True)
         encoder = common.encoder(base)
         batches = Data(
             data.batches("train", encoder, common.batch_size, common.seed),
@@ -133,7 +126,7 @@ def search(
             "task": data.name,
         }
         known |= {"objective": objective.name, "max_length": encoder.max_length}
-        notes: list[str] = []
+        notes = list(filter(None, [unlisted(base.model)]))
         saved = {path.parent.name for path in home.glob("*/ticket.json")}
         for ticket in method.search((started_from or base).model, base.base, view, batches, objective, run):
             place = home / str(ticket.origin["wanted"])

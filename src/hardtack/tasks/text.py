@@ -55,6 +55,9 @@ class Encoder:
         if "input_ids" not in keys:
             raise InputError(f"{type(model).__name__} takes no input_ids; a text model is needed")
         positions = getattr(model.config, "max_position_embeddings", None) or max_length
+        for name, module in model.named_modules():  # RoBERTa's kin count positions from the padding's id + 1
+            if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
+                positions -= module.padding_idx + 1
         return cls(tokenizer, min(max_length, positions, tokenizer.model_max_length), keys)
 
     @property
