@@ -32,9 +32,7 @@ class Answers:
     was in, the only work done twice.
     """
 
-    def __init__(
-        self, path: Path | None, binding: bytes, classes: int | None, *, clock: Clock | None = None
-    ):
+    def __init__(self, path: Path | None, binding: bytes, classes: int | None, *, clock: Clock | None = None):
         self._binding, self._classes, self._clock = binding, classes, clock or Clock()
         self._file = None
         self._replaying = False
