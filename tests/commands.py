@@ -1,7 +1,7 @@
 """Small real commands of every verb that works long, to be killed, starved and run twice.
 
-`made` lays out what they read: a toy model, its task as files and a neighbour table. `whole` is the uninterrupted
-run of one of them. To have another verb killed and starved too, add a line to COMMANDS.
+`made` lays out what they read: a toy model, its task as files and a neighbour table. `whole` is the
+uninterrupted run of one of them. To have another verb killed and starved too, add a line to COMMANDS.
 """
 
 import json
@@ -72,7 +72,7 @@ def whole(place: Path, name: str) -> Path:
     """Return the folder of a command's uninterrupted run, which is made when it is first asked for."""
     out = place / name / "whole"
     if not out.exists():
-        out.parent.mkdir()
+        out.parent.mkdir(exist_ok=True)
         run_killed(COMMANDS[name](place, out), (), start=forked)
     return out
 

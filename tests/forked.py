@@ -20,10 +20,11 @@ WRITING = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate")
 
 
 class Operation(NamedTuple):
-    """The moment just before the process's `number`-th operation that changes files below `folder`."""
+    """The moment just before the process does `what` to files below `folder` for the `count`-th time."""
 
     folder: Path
-    number: int
+    what: str
+    count: int = 1
 
 
 class Forked:
@@ -88,14 +89,26 @@ def _list(words: list[str], folder: Path, listing: Path) -> None:
     sys.exit(status)
 
 
+def kinds(done: Sequence[str], folder: Path) -> list[Operation]:
+    """Return the first and the second time of everything that `operations` listed, in order of appearance.
+
+    How often states are saved depends on the machine's speed, and with it all later numbers.
+    """
+    return [
+        Operation(folder, what, count)
+        for what in dict.fromkeys(done)
+        for count in range(1, 1 + min(2, done.count(what)))
+    ]
+
+
 def at(moment: Operation, action: Callable[[], object]) -> None:
-    """Do something just before this process's n-th operation on files."""
-    done = 0
+    """Do something just before an operation of this process."""
+    left = moment.count
 
     def count(what: str) -> None:
-        nonlocal done
-        done += 1
-        if done == moment.number:
+        nonlocal left
+        left -= what == moment.what
+        if left == 0 and what == moment.what:
             action()
 
     watch(moment.folder, count)

@@ -2,7 +2,7 @@
 
 A moment is a number of seconds after the start, `Lines(file, count)`: as soon as the file has that many
 lines, `After(file, seconds)`: so long after the file appeared, or an `Operation` of `tests.forked`: just
-before its n-th change to files. What a killed and resumed command leaves is what an uninterrupted one
+before a change to its files. What a killed and resumed command leaves is what an uninterrupted one
 leaves, bit for bit, except what measures time: see `digest`.
 """
 
