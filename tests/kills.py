@@ -1,8 +1,9 @@
 """Really killing a command and starting it again: SIGKILL to its whole process group, at given moments.
 
 A moment is a number of seconds after the start, `Lines(file, count)`: as soon as the file has that many
-lines, or `After(file, seconds)`: so long after the file appeared. What a killed and resumed command leaves
-is what an uninterrupted one leaves, bit for bit, except what measures time: see `digest`.
+lines, `After(file, seconds)`: so long after the file appeared, or an `Operation` of `tests.forked`: just
+before a change to its files. What a killed and resumed command leaves is what an uninterrupted one
+leaves, bit for bit, except what measures time: see `digest`.
 """
 
 import contextlib
@@ -14,14 +15,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 
 from hardtack.runs import generator
+from tests.forked import Operation
 
 ROOT = Path(__file__).parent.parent
 POLL_SECONDS = 0.003
@@ -45,7 +47,21 @@ class After(NamedTuple):
     seconds: float
 
 
-Moment = float | Lines | After
+Moment = float | Lines | After | Operation
+
+
+class Process(Protocol):
+    """A started command."""
+
+    @property
+    def pid(self) -> int: ...
+
+    @property
+    def returncode(self) -> int | None: ...
+
+    def poll(self) -> int | None: ...
+
+    def wait(self, timeout: float | None = None) -> int | None: ...
 
 
 @dataclass(frozen=True)
@@ -64,6 +80,7 @@ def run_killed(
     cwd: Path = ROOT,
     env: Mapping[str, str] | None = None,
     timeout: float = 600.0,
+    start: Callable[..., Process] | None = None,
 ) -> Killed:
     """Start a command, SIGKILL it at each moment and start it again, and in the end let it run to its end.
 
@@ -76,33 +93,25 @@ def run_killed(
         cwd: where it runs.
         env: more environment variables; one thread and no network are set already.
         timeout: seconds for any one process.
+        start: starts a process, e.g. `tests.forked.forked`; by default `command` is a program with arguments.
 
     Raises:
         AssertionError: when a process fails by itself or takes too long, with the end of its output.
     """
     kills, seconds = [], []
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", **(env or {})}
-    with tempfile.TemporaryFile() as output:
+    with tempfile.TemporaryDirectory() as folder:
+        output = Path(folder) / "output"
         for moment in (*moments, None):
             began = time.monotonic()
-            process = subprocess.Popen(
-                [str(word) for word in command],
-                cwd=cwd,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,  # a group of its own, so that its children die with it
-            )
+            words = [str(word) for word in command]
+            process = (start or _program)(words, output, moment, cwd=cwd, env=environment)
             try:
                 killed = _wait(process, moment, began, timeout)
             finally:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+                _end(process)
             seconds.append(time.monotonic() - began)
-            output.seek(0)
-            said = output.read().decode(errors="replace")
+            said = output.read_text(errors="replace") if output.exists() else ""
             if killed:
                 assert moment is not None, f"took more than {timeout} s: {said[-2000:]}"
                 kills.append(moment)
@@ -112,7 +121,29 @@ def run_killed(
     return Killed(tuple(kills), tuple(seconds), said)
 
 
-def _wait(process: subprocess.Popen, moment: Moment | None, began: float, timeout: float) -> bool:
+def _program(words: list[str], output: Path, moment: Moment | None, *, cwd: Path, env: dict) -> Process:
+    with open(output, "ab") as stream:
+        return subprocess.Popen(
+            words,
+            cwd=cwd,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # a group of its own, so that its children die with it
+        )
+
+
+def _end(process: Process) -> None:
+    """Kill a process and its children; one that has only just begun may have no group of its own yet."""
+    for kill in (os.killpg, os.kill):
+        with contextlib.suppress(ProcessLookupError):
+            if process.poll() is None or kill is os.killpg:
+                kill(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def _wait(process: Process, moment: Moment | None, began: float, timeout: float) -> bool:
     """Wait for the moment (True) or the process's own end (False), whichever comes first."""
     appeared = None
     while process.poll() is None:
@@ -129,7 +160,7 @@ def _wait(process: subprocess.Popen, moment: Moment | None, began: float, timeou
             assert moment is None, f"{moment} did not come within {timeout} s"
             return True
         time.sleep(POLL_SECONDS)
-    return False
+    return isinstance(moment, Operation) and process.returncode == -signal.SIGKILL
 
 
 def _lines(file: Path) -> int:
@@ -203,7 +234,8 @@ def resumptions(folder: Path) -> list[dict[str, Any]]:
 
 def log_lines(folder: Path) -> list[dict[str, Any]]:
     """Return the lines of a run's log."""
-    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    log = folder / "log.jsonl"
+    return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
 
 
 def timeless_log(folder: Path) -> list[dict[str, Any]]:

@@ -16,17 +16,21 @@ from transformers.utils.hub import cached_file
 from hardtack.errors import InputError
 from hardtack.prunable import base_of
 from hardtack.runs import generator
-from hardtack.ticket import Base
+from hardtack.ticket import Base, digest_of
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A classifier ready to use: model, tokenizer, what it is, and whether its head is untrained."""
+    """A classifier ready to use: model, tokenizer, what it is, and whether its head is untrained.
+
+    `head` is a hash of what the checkpoint brought outside the base, None where it brought nothing.
+    """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     base: Base
     fresh_head: bool
+    head: str | None
 
 
 def model_folder(name: str) -> str:
@@ -114,7 +118,12 @@ def load(
         head_seed=seed if fresh else None,
         fresh=(key.removeprefix(prefix) for key in inner),
     )
-    return Loaded(model.to(device).eval(), tokenizer, base, bool(head))  # type: ignore[arg-type]
+    brought = {
+        key: value for key, value in model.state_dict().items() if prefix and not key.startswith(prefix)
+    }
+    brought = {key: value for key, value in brought.items() if key not in head}
+    digest = digest_of(brought) if brought else None
+    return Loaded(model.to(device).eval(), tokenizer, base, bool(head), digest)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)

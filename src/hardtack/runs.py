@@ -1,5 +1,6 @@
 """Runs: hash-named result folders with locks and atomic writes, and random streams that follow from keys."""
 
+import errno
 import hashlib
 import importlib.metadata
 import json
@@ -8,7 +9,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,9 @@ Json = Any
 Watch = Callable[[str, int, int], None]
 FORMAT = 1
 """Version of the run folder's layout; part of every run's hash."""
+LOCK_SECONDS = 0.5
+"""How long a lock is tried for: `hardtack runs` takes each one for an instant, to see who is at work."""
+READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 def key(seed: int, label: str, step: int = 0, example: str | int | None = None) -> int:
@@ -110,6 +114,28 @@ def commit() -> str | None:
         return None
 
 
+class Clock:
+    """Counts the seconds of a run's work over all its processes; what was done twice counts once.
+
+    Every saved state holds the time that was on the clock; whoever continues from it catches up with that.
+    """
+
+    def __init__(self) -> None:
+        self.restart()
+
+    def restart(self) -> None:
+        """Count from now."""
+        self._zero = time.monotonic()
+
+    def seconds(self) -> float:
+        """Return the seconds worked so far."""
+        return time.monotonic() - self._zero
+
+    def catch_up(self, seconds: float) -> None:
+        """Add what an earlier process had worked when it saved what this one continues from."""
+        self._zero = min(self._zero, time.monotonic() - seconds)
+
+
 @dataclass
 class Run:
     """A place to write, handed in from above.
@@ -125,6 +151,7 @@ class Run:
         recipe: fully resolved settings.
         watch: receives (label, done, total) as work goes on; the command line draws bars from it.
         save_seconds: seconds between saved states of long work.
+        clock: the seconds of work, over all processes.
     """
 
     id: str
@@ -135,6 +162,7 @@ class Run:
     watch: Watch | None = None
     save_seconds: float = 30.0
     prefix: str = ""
+    clock: Clock = field(default_factory=Clock)
     _lock: filelock.BaseFileLock | None = None
 
     @classmethod
@@ -159,36 +187,20 @@ class Run:
         Raises:
             InputError: when the folder belongs to another run, holds files of something else, or is in use.
         """
-        if folder.exists() and not folder.is_dir():
-            raise InputError(f"--out {folder} is a file; a run needs a folder of its own")
-        record = folder / "recipe.json"
-        owner = _owner(record)
-        if owner is None and folder.exists() and any(not _is_ours(path) for path in folder.iterdir()):
-            raise InputError(
-                f"--out {folder} holds files that are not a run's; allowed: a new or empty folder"
-            )
-        if owner not in (None, id):
-            raise InputError(
-                f"--out {folder} holds another run ({owner}, this one is {id}); choose another folder"
-            )
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(folder / ".lock")
+        owner = _owner(folder, id)
+        lock = _lock(folder, finished=owner is not None and (folder / "DONE").is_file())
+        run = cls(id, seed, folder, parent, dict(recipe), watch, save_seconds, _lock=lock)
+        if lock is None:
+            return run  # it is finished, and nothing can be written here: its result can still be read
         try:
-            lock.acquire(timeout=0)
-        except filelock.Timeout:
-            raise InputError(
-                f"--out {folder} is in use by another process; wait for it or choose another"
-            ) from None
-        for place in (folder, folder / "tickets", folder / "scratch"):
-            # A process was killed while it wrote; nobody else writes here while we hold the lock.
-            for path in list(place.rglob(".*.part") if place.name == "scratch" else place.glob(".*.part")):
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-        if (folder / "DONE").exists():
-            shutil.rmtree(folder / "scratch", ignore_errors=True)  # killed right after it wrote DONE
-        run = cls(id, seed, folder, parent, dict(recipe), watch, save_seconds, "", lock)
-        if owner is None:
-            facts = {"id": id, "parent": parent, "seed": seed, "versions": versions(), "commit": commit()}
-            write_atomic(record, json.dumps({**facts, **recipe}, indent=2) + "\n")
+            owner = _owner(folder, id)  # again: another process may have come and gone before we had the lock
+            _tidy(folder)
+            if owner is None:
+                facts = {"id": id, "parent": parent, "seed": seed, "versions": versions(), "commit": commit()}
+                write_atomic(folder / "recipe.json", json.dumps({**facts, **recipe}, indent=2) + "\n")
+        except BaseException:
+            run.close()
+            raise
         return run
 
     def close(self) -> None:
@@ -210,9 +222,7 @@ class Run:
 
     def part(self, label: str) -> "Run":
         """Return a view of this run for one part of it: own streams and scratch, same folder and log."""
-        part = Run(self.id, self.seed, self.folder, self.parent, self.recipe, self.watch, self.save_seconds)
-        part.prefix = f"{self.prefix}{label}/"
-        return part
+        return replace(self, prefix=f"{self.prefix}{label}/", _lock=None)
 
     @property
     def scratch(self) -> Path | None:
@@ -235,8 +245,7 @@ class Run:
         """Append one line of numbers to log.jsonl."""
         if self.folder is not None:
             line = {"part": self.prefix, **numbers, "at": round(time.time(), 3)}
-            with open(self.folder / "log.jsonl", "a") as stream:
-                stream.write(json.dumps(line) + "\n")
+            _append(self.folder / "log.jsonl", (json.dumps(line) + "\n").encode())
 
     def log_size(self) -> int:
         """Return the log's length in bytes, to be kept beside a state."""
@@ -260,15 +269,25 @@ class Run:
         write_atomic(path, content[:size] + b"".join(lost[number] for number in events))
         return known[-1] - known[0] if len(known) > 1 else 0.0
 
+    def logged(self, **facts: Json) -> bool:
+        """Say whether the log already has a line with these facts: an event that must stand there once."""
+        path = self.folder / "log.jsonl" if self.folder else None
+        if path is None or not path.exists():
+            return False
+        first = json.dumps(next(iter(facts.values()))).encode()  # only lines that may hold them are parsed
+        lines = [_parsed(line) for line in path.read_bytes().splitlines() if first in line]
+        return any(all(line.get(name) == value for name, value in facts.items()) for line in lines)
+
     def tick(self, label: str, done: int, total: int) -> None:
         """Report progress to whoever watches."""
         if self.watch is not None:
             self.watch(label, done, total)
 
     def keep(self, name: str, tensors: Mapping[str, Tensor], **metadata: Json) -> None:
-        """Keep tensors in scratch under a name, atomically."""
+        """Keep tensors in scratch under a name, atomically, with the seconds that are on the clock."""
         if (scratch := self.scratch) is not None:
-            save_tensors(scratch / f"{name}.safetensors", tensors, **metadata)
+            path = scratch / f"{name}.safetensors"
+            save_tensors(path, tensors, **{"seconds": self.clock.seconds(), **metadata})
 
     def kept(self, name: str) -> tuple[dict[str, Tensor], dict[str, Json]] | None:
         """Return what `keep` kept, or None."""
@@ -291,13 +310,63 @@ class Run:
             shutil.rmtree(self.folder / "scratch", ignore_errors=True)
 
 
-def _owner(record: Path) -> str | None:
-    """Return the id of the run whose recipe this is, or None where there is none."""
+def _owner(folder: Path, id: str) -> str | None:
+    """Return the id of the run in a folder, None for a folder that is free; refuse one that is not for us."""
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"--out {folder} is a file; a run needs a folder of its own")
     try:
-        content = json.loads(record.read_bytes())
+        content = json.loads((folder / "recipe.json").read_bytes())
     except (FileNotFoundError, ValueError):
-        return None
-    return content.get("id") if isinstance(content, dict) else None
+        content = None
+    owner = content.get("id") if isinstance(content, dict) else None
+    if owner is None and folder.exists() and any(not _is_ours(path) for path in folder.iterdir()):
+        raise InputError(f"--out {folder} holds files that are not a run's; allowed: a new or empty folder")
+    if owner not in (None, id):
+        raise InputError(
+            f"--out {folder} holds another run ({owner}, this one is {id}); choose another folder"
+        )
+    return owner
+
+
+def _lock(folder: Path, *, finished: bool) -> filelock.BaseFileLock | None:
+    """Lock a run's folder; None for a finished run where nothing can be written."""
+    lock = filelock.FileLock(folder / ".lock")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=LOCK_SECONDS)
+    except filelock.Timeout:
+        raise InputError(
+            f"--out {folder} is in use by another process; wait for it or choose another"
+        ) from None
+    except OSError as error:
+        if finished and error.errno in READ_ONLY:
+            return None
+        raise
+    return lock
+
+
+def _tidy(folder: Path) -> None:
+    """Remove what a process left that was killed while it wrote; nobody else writes here under our lock."""
+    for place in (folder, folder / "tickets", folder / "scratch"):
+        for path in list(place.rglob(".*.part") if place.name == "scratch" else place.glob(".*.part")):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    if (folder / "DONE").exists():
+        shutil.rmtree(folder / "scratch", ignore_errors=True)  # killed right after it wrote DONE
+    log = folder / "log.jsonl"
+    if log.exists() and not (content := log.read_bytes()).endswith(b"\n"):
+        os.truncate(log, content.rfind(b"\n") + 1)  # else the next line would be lost with the half one
+
+
+def _append(path: Path, line: bytes) -> None:
+    """Append a line as a whole: where the disk is full, what fitted of it is cut off again."""
+    with open(path, "ab", buffering=0) as stream:
+        before = stream.tell()
+        try:
+            while line:
+                line = line[stream.write(line) :]
+        except OSError:
+            stream.truncate(before)
+            raise
 
 
 def _is_ours(path: Path) -> bool:
@@ -306,7 +375,13 @@ def _is_ours(path: Path) -> bool:
 
 
 def _time_of(line: bytes) -> float | None:
+    return _parsed(line).get("at")
+
+
+def _parsed(line: bytes) -> dict[str, Json]:
+    """Read a line of the log; one that is cut short says nothing."""
     try:
-        return float(json.loads(line)["at"])
-    except (ValueError, KeyError, TypeError):
-        return None  # the last line of a killed process may be cut short
+        found = json.loads(line)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}

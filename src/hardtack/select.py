@@ -6,7 +6,7 @@ sparsity * units, never the result of a `>` threshold.
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -160,6 +160,13 @@ def draw(
                 for name in sites
             }
     return checked(masks, str(sparsity))
+
+
+def check_drawable(view: Prunable, sparsities: Sequence[Sparsity], scope: str = "global") -> None:
+    """Refuse sparsities that no scores could draw: the scores tried here cut every site alike."""
+    even = {site.name: torch.linspace(0, 1, site.units) for site in view.sites}
+    for sparsity in sparsities:
+        draw(view, even, sparsity, scope)
 
 
 def checked(masks: Mapping[str, Tensor], what: str) -> dict[str, Tensor]:

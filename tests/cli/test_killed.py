@@ -1,90 +1,94 @@
-"""search, retrain and evaluate really killed and started again: the same bits but for what measures time."""
+"""Every verb that works long, really killed and started again: the same bits but for what measures time."""
 
+import itertools
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-from tests.kills import After, digest, resumptions, run_killed
-from tests.toys import saved_toy, toy_task
+from tests.commands import COMMANDS, made, whole
+from tests.forked import forked, kinds, operations
+from tests.kills import Moment, digest, resumptions, run_killed, timeless_log
 
 from hardtack.runs import generator
 
+KILLS = 100
+"""Kills at uniform moments, over all verbs together."""
+WRITES = 8
+"""More kills of each verb, each just before another kind of change to its files."""
 MOST_REDONE_SECONDS = 60
-COMMON = ("--device", "cpu", "--save-seconds", "0.3", "--batch-size", "8")
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """A toy model, its task as files, a neighbour table, and one uninterrupted run of each verb."""
-    folder = tmp_path_factory.mktemp("killed")
-    saved_toy(folder / "tiny")
-    (folder / "task").mkdir()
-    words = set()
-    for split, data in toy_task().splits.items():
-        rows = [
-            {"text": text, "label": int(label)}
-            for (text,), label in zip(data.texts, data.labels, strict=True)
-        ]
-        words |= {word for row in rows for word in row["text"].split()}
-        (folder / "task" / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    table = [{"word": word, "neighbors": sorted(words - {word})[:6]} for word in sorted(words)]
-    (folder / "near.jsonl").write_text("".join(json.dumps(line) + "\n" for line in table))
-    for verb in ("search", "retrain", "evaluate"):
-        (folder / verb).mkdir()
-        run_killed(command(verb, folder, folder / verb / "whole"), ())
-    return folder
+    return made(tmp_path_factory.mktemp("killed"))
 
 
-def command(verb: str, place: Path, out: Path) -> list[str | Path]:
-    task = ("--task", place / "task", "--out", out, *COMMON)
-    hardtack = (sys.executable, "-m", "hardtack", verb)
-    if verb == "search":
-        more = ("--epochs", "12", "--warm-epochs", "4", "--sparsity", "0.3", "--sparsity", "0.5")
-        return [
-            *hardtack,
-            "hard_concrete",
-            place / "tiny",
-            *task,
-            *more,
-            "--freelb.steps",
-            "2",
-            "--objective",
-            "freelb",
-        ]
-    if verb == "retrain":
-        ticket = place / "search" / "whole" / "tickets" / "sparsity-0.3000"
-        return [*hardtack, ticket, *task, "--epochs", "40", "--lr", "1e-3", "--epoch-rule", "best"]
-    attacks = ("--attack", "deepwordbug", "--attack", "word_swap", "--neighbours", place / "near.jsonl")
-    return [*hardtack, place / "retrain" / "whole", *task, *attacks, "--examples", "24"]
+def killed_equals_whole(place: Path, name: str, out: Path, moments: list[Moment]) -> int:
+    """Kill one run at these moments, let it end, compare it with the uninterrupted one; return the kills."""
+    kills = run_killed(COMMANDS[name](place, out), moments, start=forked).kills
+    uninterrupted = whole(place, name)
+    assert digest(out) == digest(uninterrupted), f"{name} killed at {kills} differs"
+    for log in uninterrupted.rglob("log.jsonl"):
+        mine = out / log.relative_to(uninterrupted).parent
+        assert timeless_log(mine) == timeless_log(log.parent), f"{name} killed at {kills} logs otherwise"
+        assert all(event["redone_seconds"] <= MOST_REDONE_SECONDS for event in resumptions(mine))
+    for rows in out.rglob("rows.jsonl"):
+        ids = [json.loads(line)["id"] for line in rows.read_text().splitlines()]
+        assert len(ids) == len(set(ids))
+    assert not list(out.rglob("*.part"))
+    shutil.rmtree(out)
+    return len(kills)
 
 
-def killed_equals_whole(place: Path, verb: str, shares: list[float]) -> int:
-    """Kill one run a share of the way from its first file to DONE, resume it, compare; return the kills."""
-    whole = place / verb / "whole"
-    length = (whole / "DONE").stat().st_mtime - (whole / "recipe.json").stat().st_mtime
+def uniform_kills(place: Path, name: str, wanted: int) -> None:
+    """Kill a command `wanted` times, at most twice a run, uniformly over the whole time that it takes."""
+    whole(place, name)  # which warms the machine up, too
+    out, shares = place / name / "killed", generator(0, f"kill {name}")
+    (length,) = run_killed(COMMANDS[name](place, out), (), start=forked).seconds
+    shutil.rmtree(out)
     killed = 0
-    for share in shares:
-        out = place / verb / f"killed-{share:.4f}"
-        moment = After(out / "recipe.json", share * length)
-        killed += len(run_killed(command(verb, place, out), (moment,)).kills)
-        assert digest(out) == digest(whole), f"{verb} killed at {share:.3f} differs"
-        assert all(event["redone_seconds"] <= MOST_REDONE_SECONDS for event in resumptions(out))
-        shutil.rmtree(out)
-    return killed
+    for attempt in itertools.count():
+        assert attempt < 3 * wanted + 3, f"{name} was killed only {killed} times in {attempt} runs"
+        if killed >= wanted:
+            return
+        # A process that is done before its moment is not killed: another moment is drawn instead.
+        drawn = torch.rand(min(2, wanted - killed), generator=shares, dtype=torch.float64).tolist()
+        killed += killed_equals_whole(place, name, out, [share * length for share in drawn])
+
+
+def writing_kills(place: Path, name: str, wanted: int) -> None:
+    """Kill a command `wanted` times just before changes to its files, each of another kind."""
+    whole(place, name)
+    out = place / name / "writing"
+    found = kinds(operations(COMMANDS[name](place, out), out, place / name / "operations"), out)
+    shutil.rmtree(out)
+    order = torch.randperm(len(found), generator=generator(0, f"writing {name}")).tolist()
+    killed = 0
+    for position in order:
+        if killed < wanted:  # a run that was quicker may save no state where the listed one did
+            killed += killed_equals_whole(place, name, out, [found[position]])
+    assert killed == wanted
 
 
 @pytest.mark.timeout(300)
 def test_two_kills(place):
-    assert killed_equals_whole(place, "search", [0.6]) + killed_equals_whole(place, "evaluate", [0.5]) == 2
+    uniform_kills(place, "train", 1)
+    writing_kills(place, "evaluate", 1)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("verb", ["search", "retrain", "evaluate"])
-def test_ten_kills_uniform_from_the_first_step_to_done(place, verb):
-    shares = torch.rand(10, generator=generator(0, f"kill {verb}"), dtype=torch.float64).tolist()
-    # A run may be quicker than the measured one, and be done before its moment; most must really be killed.
-    assert killed_equals_whole(place, verb, shares) >= 8
+@pytest.mark.parametrize("name", COMMANDS)
+def test_killed_at_uniform_moments(place, name):
+    shares = [KILLS // len(COMMANDS) + (rank < KILLS % len(COMMANDS)) for rank in range(len(COMMANDS))]
+    assert sum(shares) == KILLS
+    uniform_kills(place, name, shares[list(COMMANDS).index(name)])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("name", COMMANDS)
+def test_killed_while_it_writes(place, name):
+    writing_kills(place, name, WRITES)

@@ -73,7 +73,7 @@ def test_help_is_fast_and_imports_no_model_library():
 
 
 def test_the_verbs_of_the_contract():
-    assert list(VERBS) == ["demo", "train", "search", "retrain", "evaluate", "show", "compare"]
+    assert list(VERBS) == ["demo", "train", "search", "retrain", "evaluate", "show", "compare", "runs"]
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -252,6 +252,8 @@ def test_dry_run_prints_the_plan(calls, capsys):
             ("evaluate", "tiny", *TASK, "--attack", "deepwordbug", "--deepwordbug.columns", "third"),
             "unknown value 'third'",
         ),
+        (("evaluate", "tiny", *TASK, "--precision", "bf16"), "unknown flag '--precision'"),
+        (("demo", "--text-column", "words"), "unknown flag '--text-column'"),
         (("show", "sst3"), "did you mean 'sst2'?"),
         (("show",), "required: THING"),
         (("compare", "nowhere"), "'nowhere' is no folder"),

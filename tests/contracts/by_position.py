@@ -10,7 +10,7 @@ from torch import nn
 from hardtack.methods.search import Data, record, sparsities_field
 from hardtack.prunable import Prunable
 from hardtack.runs import Run
-from hardtack.select import Sparsity, draw
+from hardtack.select import Sparsity, check_drawable, draw
 from hardtack.ticket import Base, Ticket
 from hardtack.training.adversarial import Objective
 
@@ -30,6 +30,9 @@ class ByPosition:
 
     def steps(self, epoch: int) -> int:
         return 0
+
+    def check(self, view: Prunable) -> None:
+        check_drawable(view, self.sparsities)
 
     def search(
         self, start: nn.Module, base: Base, view: Prunable, data: Data, objective: Objective, run: Run

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from hardtack.evaluation.answers import Answers
+from hardtack.runs import Clock
 
 BINDING = bytes(range(16))
 BATCHES = [torch.tensor([[1.5, -0.0], [3.0, 1e-30]]), torch.tensor([[2.0, 7.0]])]
@@ -42,7 +43,7 @@ def test_a_batch_of_another_size_ends_the_replay(path):
         assert answers.replay(2) is not None
         assert answers.replay(3) is None
         assert answers.replay(1) is None
-    assert path.read_bytes() == whole[: len(whole) - 20]  # 12 bytes of head, one row of two floats
+    assert path.read_bytes() == whole[: len(whole) - 28]  # 20 bytes of head, one row of two floats
 
 
 def test_without_a_file_nothing_is_kept():
@@ -72,3 +73,19 @@ def test_a_full_disk_is_an_error_and_what_was_written_stays(path, monkeypatch):
             with pytest.raises(OSError, match="No space left"):
                 answers.append(BATCHES[1])
     assert path.read_bytes() == whole
+
+
+def test_whoever_reads_answers_back_catches_up_with_the_time_they_took(path):
+    first = Clock()
+    first.catch_up(500.0)
+    with Answers(path, bytes(16), 2, clock=first) as answers:
+        assert answers.replay(2) is None  # the file of another attack: written anew
+        answers.append(BATCHES[0])
+        first.catch_up(700.0)
+        answers.append(BATCHES[1])
+    for batches, least in ((1, 500), (2, 700)):
+        clock = Clock()
+        with Answers(path, bytes(16), 2, clock=clock) as answers:
+            for batch in BATCHES[:batches]:
+                assert answers.replay(len(batch)) is not None
+        assert least <= clock.seconds() < least + 100

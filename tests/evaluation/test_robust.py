@@ -11,7 +11,7 @@ from hardtack.evaluation.attacks import ATTACKS, Outcome
 from hardtack.evaluation.attacks.deepwordbug import DeepWordBug
 from hardtack.evaluation.attacks.word_swap import WordSwap
 from hardtack.evaluation.robust import Rates, attack_all, rates
-from hardtack.runs import Run
+from hardtack.runs import Clock, Run
 from hardtack.tasks.task import Example
 
 WEIGHTS = {"good": 2.0, "fine": 1.5, "decent": 0.2, "film": 0.5, "bad": -2.0, "plot": -0.3, "movie": 0.1}
@@ -172,8 +172,16 @@ def test_bad_input_is_refused(toys):
 # ------------------------------------------------------------------ killed and resumed
 
 
+@pytest.fixture(scope="module", autouse=True)
+def stopped_clock():
+    """Files of answers hold the seconds worked so far; all else in them is the same in every run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Clock, "seconds", lambda self: 0.0)
+        yield
+
+
 @pytest.fixture(scope="module")
-def recorded(toys, tmp_path_factory):
+def recorded(toys, tmp_path_factory, stopped_clock):
     """One uninterrupted attack on a real BERT: its outcomes, the bytes of its answers, and its batches."""
     folder = tmp_path_factory.mktemp("whole")
     victim = toys.bert(batch_size=1)

@@ -25,6 +25,29 @@ def test_training_that_no_optimiser_takes_is_refused_in_one_line(method, wrong):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"price": -0.5}, "price -0.5"),
+        ({"price": float("nan")}, "price nan"),
+        ({"price": float("inf")}, "price inf"),
+        ({"price_begin": -0.1}, "price_begin -0.1"),
+        ({"price_begin": 0.5}, "price_begin 0.5, price_finish 0.4"),
+        ({"price_finish": 1.5}, "price_finish 1.5"),
+        ({"price_finish": float("nan")}, "price_finish nan"),
+        ({"warmup": -0.1}, "warmup -0.1"),
+        ({"warmup": float("nan")}, "warmup nan"),
+        ({"opening": float("nan")}, "opening nan"),
+        ({"lr": float("nan")}, "lr nan"),
+        ({"epochs": float("inf")}, "epochs inf"),
+    ],
+)
+def test_a_price_or_schedule_that_means_nothing_is_refused_in_one_line(wrong, said):
+    with pytest.raises(InputError, match=rf"{said}.*; ?allowed: ") as caught:
+        HardConcrete(**wrong)
+    assert "\n" not in str(caught.value)
+
+
 def test_the_paths_of_a_result_follow_a_folder_that_has_moved(tmp_path):
     with Run.open(tmp_path / "dense", "train-clean-0/seed-0", recipe={}, seed=0) as run:
         model = str(tmp_path / "dense" / "model")

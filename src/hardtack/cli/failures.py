@@ -1,6 +1,8 @@
 """Sorts what went wrong into the user's to mend (one line, exit status 2) and ours (a traceback, 1)."""
 
 import errno
+import os
+import re
 import sys
 
 from hardtack.errors import InputError
@@ -10,6 +12,7 @@ NOT_OURS = frozenset(
     (
         errno.ENOSPC,
         errno.EDQUOT,
+        errno.EFBIG,
         errno.EROFS,
         errno.EACCES,
         errno.EPERM,
@@ -18,7 +21,8 @@ NOT_OURS = frozenset(
         errno.ENAMETOOLONG,
     )
 )
-FULL = "No space left on device"
+WRAPPED = re.compile(r"\(os error (\d+)\)")  # how libraries written in Rust pass the system's error on
+FULL = os.strerror(errno.ENOSPC)
 MEMORY = "out of memory: a smaller --batch-size or --max-length may fit; nothing already written is lost"
 
 
@@ -36,9 +40,10 @@ def _line(error: BaseException) -> str | None:
     if isinstance(error, OSError) and error.errno in NOT_OURS:
         where = f" {str(error.filename)!r}" if error.filename else ""
         return f"{error.strerror}:{where or ' the run cannot go on'}; nothing already written is lost"
-    if FULL in str(error):  # safetensors and pyarrow wrap the system's error in their own classes
-        return f"{FULL}; nothing already written is lost"
-    return None
+    # safetensors and pyarrow wrap the system's error in their own classes.
+    wrapped = WRAPPED.search(str(error))
+    number = int(wrapped[1]) if wrapped else errno.ENOSPC if FULL in str(error) else 0
+    return f"{os.strerror(number)}; nothing already written is lost" if number in NOT_OURS else None
 
 
 def _is_torch_memory(error: BaseException) -> bool:

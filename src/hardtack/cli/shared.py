@@ -1,7 +1,7 @@
 """The flags that several verbs share: task and folder, objectives, attacks, and what stands everywhere."""
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from hardtack.cli.parser import Parser, add, fields, one_of, typed
@@ -32,11 +32,12 @@ def add_task_and_out(parser: Parser) -> None:
     )
 
 
-def add_common(parser: Parser) -> None:
-    """Add the flags that stand everywhere: the fields of `stages.Common`."""
+def add_common(parser: Parser, *, without: Collection[str] = ()) -> None:
+    """Add the flags that stand everywhere: the fields of `stages.Common`, but for those of no use."""
     from hardtack.stages import Common
 
-    add(parser, fields(Common), title="everywhere")
+    useful = [setting for setting in fields(Common) if setting.name not in without]
+    add(parser, useful, title="everywhere")
 
 
 def common(args: argparse.Namespace) -> Any:

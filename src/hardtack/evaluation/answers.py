@@ -12,28 +12,28 @@ import torch
 import xxhash
 from torch import Tensor
 
-from hardtack.runs import Run
+from hardtack.runs import Clock, Run
 
-_MAGIC = b"HTANSW01"
+_MAGIC = b"HTANSW02"
 _HEADER = struct.Struct("<8s16sIQ")  # magic, binding, classes, checksum of what stands before it
-_RECORD = struct.Struct("<IQ")  # rows, checksum of rows and payload
+_RECORD = struct.Struct("<IdQ")  # rows, seconds on the clock, checksum of both and the payload
 
 
 class Answers:
     """A file of model answers that is first read back and then written on.
 
     Layout, little-endian: a header that binds the file to one attack on one model (16-byte digest, number of
-    classes), then one record a batch: the number of rows, a checksum, float32 logits [rows, C]. A record is
-    written by one call, so a kill leaves at most one incomplete record at the end. A file that is bound to
-    something else or has a damaged header is discarded; from the first record that does not fit, it is cut
-    off and written anew.
+    classes), then one record a batch: the number of rows, the seconds worked so far, a checksum, float32
+    logits [rows, C]. A record is written by one call, so a kill leaves at most one incomplete record at the
+    end. A file that is bound to something else or has a damaged header is discarded; from the first record
+    that does not fit, it is cut off and written anew. Whoever reads records back catches up with their clock.
 
     `replayed` counts the rows read back; `redone_seconds` is how long the batch took that the killed process
     was in, the only work done twice.
     """
 
-    def __init__(self, path: Path | None, binding: bytes, classes: int | None):
-        self._binding, self._classes = binding, classes
+    def __init__(self, path: Path | None, binding: bytes, classes: int | None, *, clock: Clock | None = None):
+        self._binding, self._classes, self._clock = binding, classes, clock or Clock()
         self._file = None
         self._replaying = False
         self._stopped: float | None = None
@@ -68,10 +68,11 @@ class Answers:
         size = rows * self._classes * 4
         record = self._file.read(_RECORD.size + size)
         if len(record) == _RECORD.size + size:
-            count, checksum = _RECORD.unpack(record[: _RECORD.size])
+            count, seconds, checksum = _RECORD.unpack(record[: _RECORD.size])
             payload = record[_RECORD.size :]
-            if count == rows and checksum == _checksum(count, payload):
+            if count == rows and checksum == _checksum(count, seconds, payload):
                 self.replayed += rows
+                self._clock.catch_up(seconds)
                 return torch.from_numpy(np.frombuffer(payload, "<f4").astype(np.float32).reshape(rows, -1))
         self._file.truncate(start)
         self._file.seek(start)
@@ -90,7 +91,8 @@ class Answers:
             head = struct.pack("<8s16sI", _MAGIC, self._binding, self._classes)
             self._write(head + struct.pack("<Q", xxhash.xxh3_64_intdigest(head)))
         payload = logits.numpy().astype("<f4").tobytes()
-        self._write(_RECORD.pack(len(logits), _checksum(len(logits), payload)) + payload)
+        rows, seconds = len(logits), self._clock.seconds()
+        self._write(_RECORD.pack(rows, seconds, _checksum(rows, seconds, payload)) + payload)
 
     def log_resumption(self, run: Run, label: str) -> None:
         """Note in the run's log what was read back and what was done twice, if anything."""
@@ -116,5 +118,5 @@ class Answers:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self._file.name)
 
 
-def _checksum(rows: int, payload: bytes) -> int:
-    return xxhash.xxh3_64_intdigest(struct.pack("<I", rows) + payload)
+def _checksum(rows: int, seconds: float, payload: bytes) -> int:
+    return xxhash.xxh3_64_intdigest(struct.pack("<Id", rows, seconds) + payload)

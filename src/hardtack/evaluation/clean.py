@@ -34,7 +34,7 @@ def predict(
     path = run.scratch / f"clean-{row}.answers" if row and run.scratch is not None else None
     classes = getattr(getattr(model, "config", None), "num_labels", None)
     binding = xxhash.xxh3_128(f"{row}/{batches.examples}/{batches.size}".encode()).digest()
-    with Answers(path, binding, classes) as answers:
+    with Answers(path, binding, classes, clock=run.clock) as answers:
         for batch in batches.in_order():
             answer = answers.replay(len(batch.ids))
             if answer is None:

@@ -68,6 +68,11 @@ FLAGS: Mapping[str, str] = MappingProxyType(
             "it then sees more, or less, of a long text than it learned from, and an attack behind the cut "
             "spends queries without effect. What to do: give both the same --max-length."
         ),
+        "other-split": (
+            "Raised if a shifted set was read from another split than the one that was asked for, because it "
+            "has no other. Why: choices belong to validation and the last number to test; a set with one "
+            "split serves for one of them. What to do: say which of the two this row is."
+        ),
         "test-read-again": (
             "Raised if this test split was already read with other settings. Why: choosing settings by "
             "their test result makes the best of several look better than it is. What to do: choose on the "
@@ -80,6 +85,11 @@ FLAGS: Mapping[str, str] = MappingProxyType(
 def other_length(trained: int | None, evaluated: int) -> tuple[str, ...]:
     """Doubt a model that was trained at another maximum length (None where nobody says) in tokens."""
     return _flag("other-length", trained is not None and trained != evaluated)
+
+
+def other_split(wanted: str, read: str) -> tuple[str, ...]:
+    """Doubt a row that was read from another split than the one that was asked for."""
+    return _flag("other-split", wanted != read)
 
 
 def few_examples(examples: Sequence[Example]) -> tuple[str, ...]:

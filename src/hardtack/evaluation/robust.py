@@ -99,7 +99,7 @@ def attack_all(
     outcomes: dict[int, Outcome] = {}
     waiting = iter(enumerate(examples))
     live: list[_Live] = []
-    with Answers(_path(run, label, binding), binding, victim.classes) as answers:
+    with Answers(_path(run, label, binding), binding, victim.classes, clock=run.clock) as answers:
         try:
             run.tick(f"attack {attack.name}", 0, len(examples))
             while True:

@@ -24,6 +24,7 @@ fields); T9 twelve BERT layers were wired in (any prunable model); T10 the "movi
 a running mean (the log holds each step's loss); T11 scripts covered one task (any task).
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -37,7 +38,7 @@ from hardtack.methods.search import Data, check_training, record, sparsities_fie
 from hardtack.prunable import Prunable
 from hardtack.runs import Run
 from hardtack.schedule import Ramp, WarmupDecay
-from hardtack.select import Sparsity, checked, draw, round_half_up
+from hardtack.select import Sparsity, check_drawable, checked, draw, round_half_up
 from hardtack.tasks.task import Batch
 from hardtack.ticket import Base, Ticket
 from hardtack.training.adversarial import Objective, Stream
@@ -88,21 +89,30 @@ class HardConcrete:
             raise InputError(f"mean_of {self.mean_of!r} does not exist; allowed: sites, gates")
         if not -0.1 < self.opening < 1.1:
             raise InputError(f"opening {self.opening} is not allowed; allowed: -0.1 < opening < 1.1")
+        if not 0 <= self.price < math.inf:
+            raise InputError(f"price {self.price} is not allowed; allowed: 0 or more, finite")
+        if not 0 <= self.price_begin <= self.price_finish <= 1:
+            raise InputError(
+                f"price_begin {self.price_begin}, price_finish {self.price_finish} are not allowed; "
+                "allowed: 0 <= price_begin <= price_finish <= 1"
+            )
+        if not 0 <= self.warmup <= 1:
+            raise InputError(f"warmup {self.warmup} is not allowed; allowed: 0 to 1")
         check_training(epochs=self.epochs, lr=self.lr, weight_decay=self.weight_decay, clip=self.clip)
 
     def steps(self, epoch: int) -> int:
         """Return the training steps of the search, given those of one epoch."""
         return max(1, round_half_up(self.epochs * epoch))
 
+    def check(self, view: Prunable) -> None:
+        """Refuse sparsities that cannot be drawn from these units; what is learned shows in the end."""
+        check_drawable(view, [sparsity for sparsity in self.sparsities if not sparsity.learned])
+
     def search(
         self, start: nn.Module, base: Base, view: Prunable, data: Data, objective: Objective, run: Run
     ) -> Iterator[Ticket]:
         """Learn the scores once, then draw a ticket for each wanted sparsity from them."""
-        # What cannot be drawn at all is refused before the search: these scores cut every site alike.
-        even = {site.name: torch.linspace(0, 1, site.units) for site in view.sites}
-        for sparsity in self.sparsities:
-            if not sparsity.learned:
-                draw(view, even, sparsity)
+        self.check(view)
         gates = HardConcreteGates(view, self.opening, next(start.parameters()).device)
         open_before = float(gates.expected_open(self.mean_of).detach())
         price = Ramp(0.0, self.price, self.price_begin, self.price_finish)

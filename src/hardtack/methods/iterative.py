@@ -26,7 +26,7 @@ from hardtack.methods.search import Data, check_training, record, sparsities_fie
 from hardtack.prunable import Prunable
 from hardtack.runs import Run
 from hardtack.schedule import Constant
-from hardtack.select import Sparsity, draw, round_half_up
+from hardtack.select import Sparsity, check_drawable, draw, round_half_up
 from hardtack.ticket import Base, Ticket
 from hardtack.training.adversarial import Objective
 from hardtack.training.loop import decayed, fit_steps
@@ -83,12 +83,16 @@ class Iterative:
             rounds += 1
         return rounds * self._round_steps(epoch)  # the first cut comes before any training
 
+    def check(self, view: Prunable) -> None:
+        """Refuse sparsities that cannot be drawn from these units."""
+        check_drawable(view, self.sparsities, self._scope())
+
     def search(
         self, start: nn.Module, base: Base, view: Prunable, data: Data, objective: Objective, run: Run
     ) -> Iterator[Ticket]:
         """Walk the path of rounds, and draw each wanted sparsity in the round that reaches it."""
         origin = Snapshot(start)
-        scope = "global" if self.schedule == "geometric" else "site"
+        scope = self._scope()
         masks, done = _resume(view, run)
         wanted = sorted(self.sparsities, key=_fraction)
         if done:  # what earlier rounds reached was handed over before their masks were kept
@@ -126,6 +130,9 @@ class Iterative:
             lr=Constant(self.lr), run=run, clip=self.clip, hold=ticket, precision=data.precision, label=label,
         ):  # fmt: skip
             run.log(step=step.index, loss=step.loss)
+
+    def _scope(self) -> str:
+        return "global" if self.schedule == "geometric" else "site"
 
     def _round_steps(self, epoch: int) -> int:
         return max(1, round_half_up(self.epochs * epoch))
@@ -192,6 +199,7 @@ def _resume(view: Prunable, run: Run) -> tuple[Masks, int]:
         path.keep("masks", masks, rounds=0, log_bytes=run.log_size())
         return masks, 0
     masks, facts = kept
+    run.clock.catch_up(facts["seconds"])
     if facts["rounds"] == 0:  # later, the round's own training cuts the log back
         run.cut_log(facts["log_bytes"])
     return masks, int(facts["rounds"])

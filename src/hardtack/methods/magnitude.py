@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from hardtack.methods.search import Data, record, sparsities_field
 from hardtack.prunable import Prunable
 from hardtack.runs import Run
-from hardtack.select import Sparsity, draw
+from hardtack.select import Sparsity, check_drawable, draw
 from hardtack.ticket import Base, Ticket
 from hardtack.training.adversarial import Objective
 
@@ -38,6 +38,10 @@ class Magnitude:
     def steps(self, epoch: int) -> int:
         """Return the training steps of the search, given those of one epoch."""
         return 0
+
+    def check(self, view: Prunable) -> None:
+        """Refuse sparsities that cannot be drawn from these units."""
+        check_drawable(view, self.sparsities, self.scope)
 
     def search(
         self, start: nn.Module, base: Base, view: Prunable, data: Data, objective: Objective, run: Run

@@ -1,6 +1,7 @@
 """What a pruning method is: a frozen dataclass with one method, `search`, that yields tickets."""
 
 import dataclasses
+import math
 from collections.abc import Iterator
 from typing import Any, ClassVar, NamedTuple, Protocol
 
@@ -46,6 +47,10 @@ class Search(Protocol):
         """Return how many training steps the search takes at `epoch` steps an epoch (0 for none)."""
         ...
 
+    def check(self, view: Prunable) -> None:
+        """Refuse sparsities that cannot be drawn from these units, before anything is trained for them."""
+        ...
+
     def search(
         self, start: nn.Module, base: Base, view: Prunable, data: Data, objective: Objective, run: Run
     ) -> Iterator[Ticket]:
@@ -88,8 +93,9 @@ def record(method: Search, run: Run, sparsity: Sparsity, **facts: Any) -> dict[s
 
 def check_training(*, epochs: float, lr: float, weight_decay: float, clip: float) -> None:
     """Refuse settings of training that no optimiser takes."""
-    if not epochs > 0 or not lr > 0 or not weight_decay >= 0 or not clip >= 0:
+    finite = all(map(math.isfinite, (epochs, lr, weight_decay, clip)))
+    if not finite or epochs <= 0 or lr <= 0 or weight_decay < 0 or clip < 0:
         raise InputError(
             f"epochs {epochs}, lr {lr}, weight decay {weight_decay}, clip {clip}; "
-            "allowed: epochs and lr above 0, weight decay and clip 0 or more"
+            "allowed: epochs and lr above 0, weight decay and clip 0 or more, all finite"
         )

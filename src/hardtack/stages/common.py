@@ -4,18 +4,20 @@ import dataclasses
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+import xxhash
 
 from hardtack.errors import InputError
 from hardtack.loading import Loaded, load
 from hardtack.runs import Json, Run, Watch, identify
 from hardtack.tasks.task import Task
 from hardtack.tasks.text import Encoder, load_task
+from hardtack.training.adversarial import Objective
 from hardtack.training.loop import check_precision
 
 PROVENANCE = "hardtack.json"
@@ -119,6 +121,23 @@ def _json(value: Any) -> Json:
     return getattr(value, "__name__", None) or str(value)
 
 
+def named(objective: Objective) -> list[Json]:
+    """Return what an objective puts into a run's name: what it is, its version and its settings."""
+    return [objective.name, objective.version, settings_of(objective)]
+
+
+def tokenizer_digest(tokenizer: Any) -> str:
+    """Return a hash of how a tokenizer cuts texts, the same wherever its files lie."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        content: Json = [type(tokenizer).__name__, sorted(tokenizer.get_vocab().items())]
+    else:  # but for the two settings that calls leave behind in it
+        content = {**json.loads(backend.to_str()), "truncation": None, "padding": None}
+    sides = [tokenizer.truncation_side, tokenizer.model_max_length, tokenizer.pad_token_id]
+    content = [content, sides, sorted(tokenizer.model_input_names)]
+    return xxhash.xxh3_128(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
 def open_run(
     kind: str,
     method: str,
@@ -127,13 +146,28 @@ def open_run(
     settings: Mapping[str, Json],
     record: Mapping[str, Json],
     common: Common,
+    without: Collection[str] = (),
     version: int = 1,
     parent: str | None = None,
     watch: Watch | None = None,
 ) -> Run:
-    """Open the run that these settings name, in the folder `out`."""
-    settings = {**settings, **settings_of(common)}
-    settings.pop("seed", None)  # repeats over seeds share a name and differ in the seed part
+    """Open the run that these settings name, in the folder `out`.
+
+    Args:
+        kind: the verb.
+        method: the method or objective.
+        out: the folder.
+        settings: what changes the results, besides the common settings.
+        record: what the recipe says.
+        common: settings that every stage takes.
+        without: names of those that change no result of this stage.
+        version: the method's.
+        parent: id of the run that this one reads.
+        watch: receives progress.
+    """
+    shared = {name: value for name, value in settings_of(common).items() if name not in without}
+    shared.pop("seed", None)  # repeats over seeds share a name and differ in the seed part
+    settings = {**settings, **shared}
     id = identify(kind, method, version=version, settings=settings, parent=parent, seed=common.seed)
     recipe = {"kind": kind, "method": method, **record, "common": settings_of(common, all=True)}
     return Run.open(

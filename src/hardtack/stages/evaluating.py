@@ -19,7 +19,7 @@ from hardtack.evaluation.robust import attack_all, rates
 from hardtack.evaluation.victim import Victim, evaluating
 from hardtack.loading import Loaded, model_folder
 from hardtack.runs import Json, Run, Watch
-from hardtack.stages.common import Common, open_run, provenance_of, settle
+from hardtack.stages.common import Common, open_run, provenance_of, settle, tokenizer_digest
 from hardtack.stages.fitting import ticket_folder
 from hardtack.stages.planning import total
 from hardtack.stages.rows import Rows, lines_of
@@ -98,6 +98,7 @@ def evaluate(
         settings=settings,
         record=record,
         common=common,
+        without=("precision", "train_examples"),  # nothing is trained here
         watch=watch,
         parent=found.made.get("run"),
     ) as run:
@@ -117,7 +118,7 @@ def evaluate(
         if missing:
             (run.folder / "DONE").unlink(missing_ok=True)
         for row, on in missing:
-            began = time.perf_counter()
+            run.clock.restart()  # each row's seconds are its own
             outcomes: list[Outcome] = []
             if isinstance(on, Task):
                 row |= _measure_clean(found, on, data, row, encoder, common, run)
@@ -125,13 +126,16 @@ def evaluate(
                 measured, outcomes = _measure_attack(found, data, row, on, examples, encoder, common, run)
                 row |= measured
             length = flags.other_length(found.made.get("max_length"), encoder.max_length)
-            row["flags"] = sorted({*row["flags"], *length, *_reading_flag(run, row)})
-            row["measured"] = _measured(found, encoder, data, split, began, common)
+            other = flags.other_split(split, row["split"])
+            row["flags"] = sorted({*row["flags"], *length, *other, *_reading_flag(run, row)})
+            row["measured"] = _measured(found, encoder, data, split, run.clock.seconds(), common)
             rows.put(row, outcomes)
         wanted = {row["id"] for row, _ in work}
-        return settle(
-            run, kind="evaluate", target=str(target), rows=[row for row in rows.all() if row["id"] in wanted]
-        )
+        result: dict[str, Json] = {"kind": "evaluate", "target": str(target)}
+        result["rows"] = [row for row in rows.all() if row["id"] in wanted]
+        if run.finished():  # nothing was missing, and perhaps nothing can be written here
+            return {"id": run.id, "folder": str(run.folder), **result}
+        return settle(run, **result)
 
 
 def open_target(target: str | Path, data: Task, base: str | None, common: Common) -> Target:
@@ -155,18 +159,14 @@ def open_target(target: str | Path, data: Task, base: str | None, common: Common
             "prunable": ticket.units(),
             "objective": ticket.origin.get("objective"),
         }
-        digest = f"ticket-{ticket.digest()}"
+        digest = f"ticket-{ticket.digest()}-{loaded.head}-{tokenizer_digest(loaded.tokenizer)}"
         return Target(loaded, ticket, made, digest, ticket_folder(path))
     loaded = common.load(str(target), data.labels)
     ticket = Ticket.load(place / "ticket") if (place / "ticket" / "ticket.json").is_file() else None
     made = provenance_of(target)
-    return Target(
-        loaded,
-        ticket,
-        made,
-        f"model-{digest_of(dict(loaded.model.named_parameters()))}",
-        place if is_model else None,
-    )
+    weights = digest_of({**loaded.model.state_dict(), **dict(loaded.model.named_parameters())})
+    digest = f"model-{weights}-{tokenizer_digest(loaded.tokenizer)}"
+    return Target(loaded, ticket, made, digest, place if is_model else None)
 
 
 def _shared(found: Target, data: Task, split: str, encoder: Encoder, common: Common) -> dict[str, Json]:
@@ -240,6 +240,7 @@ def _row(
         "accuracy_under_attack": None,
         "attack_success_rate": None,
         "mean_queries": None,
+        "forward_texts": None,
         "flags": [],
     }
 
@@ -262,7 +263,11 @@ def _settings(attack: TextAttack) -> Json:
 
 
 def _split_of(data: Task, split: str) -> str:
-    return split if split in data.splits else list(data.splits)[-1]
+    """Return the split of a shifted task that is read: the wanted one, or the only one (with a flag)."""
+    if split in data.splits or len(data.splits) > 1:
+        data.table(split)  # refused where it is missing
+        return split
+    return next(iter(data.splits))
 
 
 def _measure_clean(
@@ -278,7 +283,7 @@ def _measure_clean(
         else ()
     )
     doubts = [*flags.untrained_head(found.loaded.fresh_head), *overlap]
-    return {"clean_accuracy": accuracy(logits, labels), "flags": doubts}
+    return {"clean_accuracy": accuracy(logits, labels), "forward_texts": len(labels), "flags": doubts}
 
 
 def _measure_attack(
@@ -295,7 +300,7 @@ def _measure_attack(
     victim = Victim(found.loaded.model, encoder, common.batch_size)
     texts = [example.text for example in drawn]
     outcomes = attack_all(attack, drawn, victim, run, row=row["id"])
-    measured = rates(outcomes)
+    measured, forwards = rates(outcomes), {"forward_texts": victim.rows_seen}
     doubts = [
         *flags.few_examples(drawn),
         *flags.one_class(drawn),
@@ -307,7 +312,7 @@ def _measure_attack(
         *flags.random_output(victim.logits(texts[:32]), victim.logits(texts[:32])),
     ]
     names = ("clean_accuracy", "accuracy_under_attack", "attack_success_rate", "mean_queries")
-    return {**{name: getattr(measured, name) for name in names}, "flags": doubts}, outcomes
+    return {**{name: getattr(measured, name) for name in names}, **forwards, "flags": doubts}, outcomes
 
 
 def _reading_flag(run: Run, row: dict[str, Json]) -> Sequence[str]:
@@ -321,14 +326,20 @@ def _reading_flag(run: Run, row: dict[str, Json]) -> Sequence[str]:
     marked = [line for line in lines_of(log) if '"event": "read"' in line and line.endswith("}")]
     same = [line for line in map(json.loads, marked) if line["data"] == row["data_fingerprint"]]
     earlier = [line["settings"] for line in same if line["attack"] == row["attack"]]
-    run.log(event="read", data=row["data_fingerprint"], attack=row["attack"], settings=settings)
+    if not run.logged(event="read", row=row["id"]):  # or it was killed before the row was written
+        run.log(
+            event="read",
+            row=row["id"],
+            data=row["data_fingerprint"],
+            attack=row["attack"],
+            settings=settings,
+        )
     return flags.read_again(settings, earlier)
 
 
 def _measured(
-    found: Target, encoder: Encoder, data: Task, split: str, began: float, common: Common
+    found: Target, encoder: Encoder, data: Task, split: str, seconds: float, common: Common
 ) -> dict[str, Json]:
-    seconds = time.perf_counter() - began
     inputs = _one_input(encoder, data, split, common)
     with evaluating(found.loaded.model):
         latency = cost.latency_ms(found.loaded.model, inputs)

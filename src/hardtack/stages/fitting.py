@@ -1,6 +1,5 @@
 """`train` and `retrain`: dense models, and subnetworks from their rewind point with the mask held."""
 
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,12 +16,14 @@ from hardtack.schedule import WarmupDecay
 from hardtack.select import round_half_up
 from hardtack.stages.common import (
     Common,
+    named,
     open_run,
     result_of,
     resumptions,
     save_model,
     settings_of,
     settle,
+    tokenizer_digest,
 )
 from hardtack.stages.planning import plan
 from hardtack.tasks.task import Task
@@ -180,20 +181,21 @@ def _run(
         return plan([(f"{kind} {total} steps", loaded.model, batches, objective, total, 4 * size)])
     settings = {
         **settings_of(fit),
-        "objective": [objective.name, settings_of(objective)],
+        "objective": named(objective),
         "base": loaded.base.fingerprint,
+        "head": loaded.head,
+        "tokenizer": tokenizer_digest(loaded.tokenizer),
         "data": data.fingerprint("train"),
         "ticket": facts.get("ticket_digest"),
     }
     if fit.epoch_rule == "best":  # then validation decides which weights are kept
         settings["validation"] = data.fingerprint("validation")
-    record = {**facts, "task": data.name, "fit": settings_of(fit, all=True), "objective": _named(objective)}
+    record = {**facts, "task": data.name, "fit": settings_of(fit, all=True), "objective": _whole(objective)}
     record |= {"base": loaded.base.fingerprint, "cut": list(data.cut), "data": data.fingerprint("train")}
     with open_run(kind, method, out, settings=settings, record=record, common=common, watch=watch) as run:
         assert run.folder is not None
         if run.finished():
             return result_of(run)
-        started = time.perf_counter()
         validation = data.batches("validation", encoder, 2 * common.batch_size, common.seed)
         best = _fit(loaded.model, batches, validation, objective, fit, ticket, total, run, common)
         sparsity = None if ticket is None else ticket.sparsity()
@@ -223,7 +225,7 @@ def _run(
             sparsity=sparsity,
             model=str(run.folder / "model"),
             resumed=resumptions(run),
-            seconds=round(time.perf_counter() - started, 3),
+            seconds=round(run.clock.seconds(), 3),
         )
 
 
@@ -283,5 +285,5 @@ def _best_so_far(run: Run, step: int) -> float:
     return -1.0 if kept is None or kept[1]["step"] >= step else float(kept[1]["accuracy"])
 
 
-def _named(objective: Objective) -> dict[str, Json]:
+def _whole(objective: Objective) -> dict[str, Json]:
     return {"name": objective.name, **settings_of(objective, all=True)}

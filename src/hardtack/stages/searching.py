@@ -1,7 +1,6 @@
 """`search`: tickets of a model, saved one by one as the method finds them."""
 
 import dataclasses
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,16 @@ from hardtack.methods.search import Data, Search
 from hardtack.prunable import Prunable, unlisted
 from hardtack.runs import Watch
 from hardtack.select import round_half_up
-from hardtack.stages.common import Common, open_run, result_of, resumptions, settings_of, settle
+from hardtack.stages.common import (
+    Common,
+    named,
+    open_run,
+    result_of,
+    resumptions,
+    settings_of,
+    settle,
+    tokenizer_digest,
+)
 from hardtack.stages.fitting import train
 from hardtack.stages.planning import plan
 from hardtack.stages.planning import total as planned
@@ -62,20 +70,28 @@ def search(
     data = common.open_task(task)
     base = common.load(model, data.labels)
     view = Prunable.of(base.model, granularity, keep_whole)
+    method.check(view)
     warm = start is None and method.starts == "finetuned"
     if dry_run:
         return _plan(method, base, data, objective, warm_epochs if warm else 0.0, view, common)
     started_from = None if start is None else common.load(start, data.labels, trained_head=True)
+    searched = started_from or base
+    reads = method.needs != "weights"
     settings = {
         **settings_of(method),
-        "objective": [objective.name, settings_of(objective)],
         "base": base.base.fingerprint,
         "start": None if started_from is None else fingerprint(started_from.model),
-        "warm": [warm_epochs, warm_lr] if warm else None,
         "granularity": [*granularity],
         "keep_whole": [*keep_whole],
-        "data": data.fingerprint("train"),
     }
+    if reads:
+        settings["objective"] = named(objective)
+    if warm:
+        settings["warm"] = [warm_epochs, warm_lr, named(OBJECTIVES["clean"]())]
+    if reads or warm:  # else nothing is read but weights
+        settings["data"] = data.fingerprint("train")
+        settings["head"] = searched.head
+        settings["tokenizer"] = tokenizer_digest(searched.tokenizer)
     record = {
         "model": model,
         "start": start,
@@ -95,13 +111,14 @@ def search(
         settings=settings,
         record=record,
         common=common,
+        without=() if reads or warm else tuple(settings_of(common, all=True)),
         version=method.version,
         watch=watch,
     ) as run:
         assert run.folder is not None
         if run.finished():
             return result_of(run)
-        began = time.perf_counter()
+        before = 0.0
         if warm:
             fitted = train(
                 model,
@@ -112,9 +129,16 @@ def search(
                 common=common,
                 watch=watch,
             )
+            before = fitted["seconds"]
+            run.clock.restart()  # what earlier processes worked is in `before` and in the saved states
             start = str(fitted["model"])
+<<<<<<< HEAD
             started_from = common.load(start, data.labels, trained_head=True)
         encoder = common.encoder(base)
+=======
+            searched = load(start, data.labels, seed=common.seed, device=common.place(), trained_head=True)
+        encoder = common.encoder(searched)
+>>>>>>> runs
         batches = Data(
             data.batches("train", encoder, common.batch_size, common.seed),
             data.batches("validation", encoder, 2 * common.batch_size, common.seed),
@@ -122,30 +146,36 @@ def search(
         )
         home = run.folder / "tickets"
         known = {
-            "start": None if start is None else fingerprint((started_from or base).model),
-            "task": data.name,
+            "start": None if start is None else fingerprint(searched.model),
         }
+<<<<<<< HEAD
         known |= {"objective": objective.name, "max_length": encoder.max_length}
         notes = list(filter(None, [unlisted(base.model)]))
         saved = {path.parent.name for path in home.glob("*/ticket.json")}
         for ticket in method.search((started_from or base).model, base.base, view, batches, objective, run):
+=======
+        if reads:
+            known |= {"task": data.name, "objective": objective.name, "max_length": encoder.max_length}
+        notes: list[str] = []
+        for ticket in method.search(searched.model, base.base, view, batches, objective, run):
+>>>>>>> runs
             place = home / str(ticket.origin["wanted"])
             notes = sorted({*notes, *filter(None, [ticket.origin.get("note")])})
             if not (place / "ticket.json").is_file():
                 home.mkdir(exist_ok=True)
                 dataclasses.replace(ticket, origin={**ticket.origin, **known}).save(place)
-            if place.name not in saved:
+            if not run.logged(event="ticket", name=place.name):  # cut off with the steps before it, or not
                 run.log(event="ticket", name=place.name, sparsity=ticket.sparsity())
         return settle(
             run,
             kind="search",
             method=method.name,
-            objective=objective.name,
+            objective=objective.name if reads else None,
             granularity=[*granularity],
             tickets=sorted(str(path.parent) for path in home.glob("*/ticket.json")),
             notes=notes,
             resumed=resumptions(run),
-            seconds=round(time.perf_counter() - began, 3),
+            seconds=round(before + run.clock.seconds(), 3),
         )
 
 

@@ -128,6 +128,8 @@ def load_task(
         label_column: the column of the labels, whole numbers or names; by default label.
         seed: chooses the cut. It is not the seed of a run: all runs of a comparison share one test split.
     """
+    if (name == "made" or name in HUB) and (column := text_column or label_column):
+        raise InputError(f"task {name!r} has its own columns, not {column!r}; columns are named for files")
     if name == "made":
         return made_task()
     if name in HUB:

@@ -26,9 +26,11 @@ class Objective(Protocol):
     """A frozen dataclass whose fields are the settings; calling it yields the losses of one step.
 
     `passes` is the number of forward-and-backward pairs of one step, the unit in which costs are compared.
+    `version` is raised when a fix changes what is minimised.
     """
 
     name: ClassVar[str]
+    version: ClassVar[int]
 
     @property
     def passes(self) -> int:
@@ -48,6 +50,7 @@ class Clean:
     """The mean loss of the batch as it is: ordinary training."""
 
     name: ClassVar[str] = "clean"
+    version: ClassVar[int] = 1
     loss: Loss = field(default=cross_entropy, metadata=_LOSS)
 
     @property
@@ -78,6 +81,7 @@ class FreeLB:
     """
 
     name: ClassVar[str] = "freelb"
+    version: ClassVar[int] = 1
     steps: int = field(default=3, metadata={"help": "K, forward-backward passes a step; 1 is noise only"})
     step_size: float = field(
         default=0.03, metadata={"help": "eta, length of an ascent step (Frobenius norm a sentence)"}
@@ -118,6 +122,7 @@ class PGD:
     """
 
     name: ClassVar[str] = "pgd"
+    version: ClassVar[int] = 1
     steps: int = field(default=3, metadata={"help": "K, ascent steps before the training pass"})
     step_size: float = field(
         default=0.03, metadata={"help": "eta, length of an ascent step (Frobenius norm a sentence)"}

@@ -261,6 +261,7 @@ def _restore_(run: Run, model: nn.Module, trained: list[Tensor], optimizer: torc
             number, _, field = rest.partition(".")
             state.setdefault(int(number), {})[field] = value
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    run.clock.catch_up(facts["seconds"])
     redone = run.cut_log(facts["log_bytes"])
     run.log(event="resumed", step=facts["step"], redone_seconds=round(redone, 3))
     return int(facts["step"])

@@ -17,7 +17,7 @@ def flags(parser: Parser, words: list[str]) -> None:
     parser.add_argument(
         "--out", default="runs/demo", metavar="DIR", help="the run folder (default: runs/demo)"
     )
-    shared.add_common(parser)
+    shared.add_common(parser, without=("text_column", "label_column"))  # it reads no files
 
 
 def run(args: argparse.Namespace, watch: Bars) -> dict[str, Any]:

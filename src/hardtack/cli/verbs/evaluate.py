@@ -31,7 +31,7 @@ def flags(parser: Parser, words: list[str]) -> None:
     shared.add_task_and_out(parser)
     add(parser, parameters(stages.evaluate, HELPS), title="evaluation")
     shared.add_attacks(parser)
-    shared.add_common(parser)
+    shared.add_common(parser, without=("precision",))  # nothing is trained
 
 
 def run(args: argparse.Namespace, watch: Bars) -> dict[str, Any]:
