@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import filelock
 import torch
@@ -22,6 +22,20 @@ from hardtack.errors import InputError
 
 Json = Any
 Watch = Callable[[str, int, int], None]
+
+
+class Mirror(Protocol):
+    """Shows what a run logs somewhere else too, e.g. in TensorBoard."""
+
+    def __call__(self, part: str, numbers: Mapping[str, Json]) -> None:
+        """Take the numbers of one line of the log."""
+        ...
+
+    def close(self) -> None:
+        """Write what is left."""
+        ...
+
+
 FORMAT = 1
 """Version of the run folder's layout; part of every run's hash."""
 
@@ -125,6 +139,9 @@ class Run:
         recipe: fully resolved settings.
         watch: receives (label, done, total) as work goes on; the command line draws bars from it.
         save_seconds: seconds between saved states of long work.
+        writes: False for all but one of several processes: those read along and write nothing.
+        meet: waits for the other processes; alone, it does nothing.
+        mirror: is told the numbers of every line of the log.
     """
 
     id: str
@@ -136,6 +153,9 @@ class Run:
     save_seconds: float = 30.0
     prefix: str = ""
     _lock: filelock.BaseFileLock | None = None
+    writes: bool = True
+    meet: Callable[[], None] = lambda: None
+    mirror: Mirror | None = None
 
     @classmethod
     def nowhere(cls, seed: int = 0, watch: Watch | None = None) -> "Run":
@@ -193,6 +213,8 @@ class Run:
 
     def close(self) -> None:
         """Give the lock back."""
+        if self.mirror is not None:
+            self.mirror.close()
         if self._lock is not None:
             self._lock.release()
 
@@ -200,7 +222,7 @@ class Run:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, InputError) and self.folder is not None:
+        if isinstance(error, InputError) and self.folder is not None and self.writes:
             left = (path for path in self.folder.rglob("*") if path.is_file())
             if {path.name for path in left} <= {"recipe.json", ".lock"}:
                 # Refused before it left anything: the corrected command may have the folder.
@@ -212,12 +234,13 @@ class Run:
         """Return a view of this run for one part of it: own streams and scratch, same folder and log."""
         part = Run(self.id, self.seed, self.folder, self.parent, self.recipe, self.watch, self.save_seconds)
         part.prefix = f"{self.prefix}{label}/"
+        part.writes, part.meet, part.mirror = self.writes, self.meet, self.mirror
         return part
 
     @property
     def scratch(self) -> Path | None:
         """Folder for states that are only needed until the run is done; None when nothing is kept."""
-        if self.folder is None:
+        if self.folder is None or not self.writes:
             return None
         path = self.folder / "scratch" / self.prefix
         path.mkdir(parents=True, exist_ok=True)
@@ -233,10 +256,12 @@ class Run:
 
     def log(self, **numbers: Json) -> None:
         """Append one line of numbers to log.jsonl."""
-        if self.folder is not None:
+        if self.folder is not None and self.writes:
             line = {"part": self.prefix, **numbers, "at": round(time.time(), 3)}
             with open(self.folder / "log.jsonl", "a") as stream:
                 stream.write(json.dumps(line) + "\n")
+            if self.mirror is not None:
+                self.mirror(self.prefix, numbers)
 
     def log_size(self) -> int:
         """Return the log's length in bytes, to be kept beside a state."""
@@ -249,7 +274,7 @@ class Run:
         Events that say that work was resumed stay: they are the only record of what was repeated, and a
         process may be killed again before its first state is saved.
         """
-        path = self.folder / "log.jsonl" if self.folder else None
+        path = self.folder / "log.jsonl" if self.folder and self.writes else None
         if path is None or not path.exists() or path.stat().st_size <= size:
             return 0.0
         content = path.read_bytes()
@@ -272,8 +297,13 @@ class Run:
 
     def kept(self, name: str) -> tuple[dict[str, Tensor], dict[str, Json]] | None:
         """Return what `keep` kept, or None."""
-        path = self.scratch / f"{name}.safetensors" if self.folder is not None and self.scratch else None
-        return load_tensors(path) if path is not None and path.exists() else None
+        if self.folder is None:
+            return None
+        path = self.folder / "scratch" / self.prefix / f"{name}.safetensors"
+        self.meet()  # all read the same state: it is written before and not overwritten meanwhile
+        found = load_tensors(path) if path.exists() else None
+        self.meet()
+        return found
 
     def discard(self) -> None:
         """Remove this part's scratch."""
@@ -282,11 +312,13 @@ class Run:
 
     def finished(self) -> bool:
         """True when DONE was written."""
-        return self.folder is not None and (self.folder / "DONE").exists()
+        done = self.folder is not None and (self.folder / "DONE").exists()
+        self.meet()  # the process that writes it waits until all have looked
+        return done
 
     def finish(self, **facts: Json) -> None:
         """Write DONE, the last file of a run, then remove scratch: a kill between them costs no work."""
-        if self.folder is not None:
+        if self.folder is not None and self.writes:
             write_atomic(self.folder / "DONE", json.dumps(facts) + "\n")
             shutil.rmtree(self.folder / "scratch", ignore_errors=True)
 
