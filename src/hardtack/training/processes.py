@@ -128,7 +128,7 @@ class Processes:
         """
         if self.count == 1:
             return batch, 1.0
-        mine = torch.arange(self.rank, len(batch.labels), self.count)
+        mine = torch.arange(len(batch.labels))[self.rank :: self.count]
         rows = mine if len(mine) else torch.zeros(1, dtype=torch.int64)
         inputs = {name: column[rows] for name, column in batch.inputs.items()}
         extra = {name: column[rows] for name, column in batch.extra.items()}
@@ -158,7 +158,8 @@ class Processes:
         pieces = [torch.zeros_like(tensor) if tensor.grad is None else tensor.grad for tensor in live]
         # Changes, not values: a buffer that never moves stays what it is, to the bit, and so does infinity.
         pieces += [torch.where(buffer == before, 0, buffer - before) * share for buffer, before in moved]
-        pieces.append(torch.tensor([loss, *(tensor.grad is not None for tensor in live)]))
+        facts = [loss, *(float(tensor.grad is not None) for tensor in live)]
+        pieces.append(torch.tensor(facts, dtype=torch.promote_types(trained[0].dtype, torch.float32)))
         whole = self._sum(torch.cat([piece.reshape(-1).to(self.device) for piece in pieces]))
         parts = iter(whole.split([piece.numel() for piece in pieces]))
         gradients = [next(parts) for _ in live]
