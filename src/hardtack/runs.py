@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import filelock
 import torch
@@ -23,6 +23,20 @@ from hardtack.errors import InputError
 
 Json = Any
 Watch = Callable[[str, int, int], None]
+
+
+class Mirror(Protocol):
+    """Shows what a run logs somewhere else too, e.g. in TensorBoard."""
+
+    def __call__(self, part: str, numbers: Mapping[str, Json]) -> None:
+        """Take the numbers of one line of the log."""
+        ...
+
+    def close(self) -> None:
+        """Write what is left."""
+        ...
+
+
 FORMAT = 1
 """Version of the run folder's layout; part of every run's hash."""
 LOCK_SECONDS = 0.5
@@ -151,7 +165,13 @@ class Run:
         recipe: fully resolved settings.
         watch: receives (label, done, total) as work goes on; the command line draws bars from it.
         save_seconds: seconds between saved states of long work.
+<<<<<<< HEAD
         clock: the seconds of work, over all processes.
+=======
+        writes: False for all but one of several processes: those read along and write nothing.
+        meet: waits for the other processes; alone, it does nothing.
+        mirror: is told the numbers of every line of the log.
+>>>>>>> proc
     """
 
     id: str
@@ -164,6 +184,9 @@ class Run:
     prefix: str = ""
     clock: Clock = field(default_factory=Clock)
     _lock: filelock.BaseFileLock | None = None
+    writes: bool = True
+    meet: Callable[[], None] = lambda: None
+    mirror: Mirror | None = None
 
     @classmethod
     def nowhere(cls, seed: int = 0, watch: Watch | None = None) -> "Run":
@@ -205,6 +228,8 @@ class Run:
 
     def close(self) -> None:
         """Give the lock back."""
+        if self.mirror is not None:
+            self.mirror.close()
         if self._lock is not None:
             self._lock.release()
 
@@ -212,7 +237,7 @@ class Run:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, InputError) and self.folder is not None:
+        if isinstance(error, InputError) and self.folder is not None and self.writes:
             left = (path for path in self.folder.rglob("*") if path.is_file())
             if {path.name for path in left} <= {"recipe.json", ".lock"}:
                 # Refused before it left anything: the corrected command may have the folder.
@@ -222,12 +247,19 @@ class Run:
 
     def part(self, label: str) -> "Run":
         """Return a view of this run for one part of it: own streams and scratch, same folder and log."""
+<<<<<<< HEAD
         return replace(self, prefix=f"{self.prefix}{label}/", _lock=None)
+=======
+        part = Run(self.id, self.seed, self.folder, self.parent, self.recipe, self.watch, self.save_seconds)
+        part.prefix = f"{self.prefix}{label}/"
+        part.writes, part.meet, part.mirror = self.writes, self.meet, self.mirror
+        return part
+>>>>>>> proc
 
     @property
     def scratch(self) -> Path | None:
         """Folder for states that are only needed until the run is done; None when nothing is kept."""
-        if self.folder is None:
+        if self.folder is None or not self.writes:
             return None
         path = self.folder / "scratch" / self.prefix
         path.mkdir(parents=True, exist_ok=True)
@@ -243,9 +275,16 @@ class Run:
 
     def log(self, **numbers: Json) -> None:
         """Append one line of numbers to log.jsonl."""
-        if self.folder is not None:
+        if self.folder is not None and self.writes:
             line = {"part": self.prefix, **numbers, "at": round(time.time(), 3)}
+<<<<<<< HEAD
             _append(self.folder / "log.jsonl", (json.dumps(line) + "\n").encode())
+=======
+            with open(self.folder / "log.jsonl", "a") as stream:
+                stream.write(json.dumps(line) + "\n")
+            if self.mirror is not None:
+                self.mirror(self.prefix, numbers)
+>>>>>>> proc
 
     def log_size(self) -> int:
         """Return the log's length in bytes, to be kept beside a state."""
@@ -258,7 +297,7 @@ class Run:
         Events that say that work was resumed stay: they are the only record of what was repeated, and a
         process may be killed again before its first state is saved.
         """
-        path = self.folder / "log.jsonl" if self.folder else None
+        path = self.folder / "log.jsonl" if self.folder and self.writes else None
         if path is None or not path.exists() or path.stat().st_size <= size:
             return 0.0
         content = path.read_bytes()
@@ -291,8 +330,13 @@ class Run:
 
     def kept(self, name: str) -> tuple[dict[str, Tensor], dict[str, Json]] | None:
         """Return what `keep` kept, or None."""
-        path = self.scratch / f"{name}.safetensors" if self.folder is not None and self.scratch else None
-        return load_tensors(path) if path is not None and path.exists() else None
+        if self.folder is None:
+            return None
+        path = self.folder / "scratch" / self.prefix / f"{name}.safetensors"
+        self.meet()  # all read the same state: it is written before and not overwritten meanwhile
+        found = load_tensors(path) if path.exists() else None
+        self.meet()
+        return found
 
     def discard(self) -> None:
         """Remove this part's scratch."""
@@ -301,11 +345,13 @@ class Run:
 
     def finished(self) -> bool:
         """True when DONE was written."""
-        return self.folder is not None and (self.folder / "DONE").exists()
+        done = self.folder is not None and (self.folder / "DONE").exists()
+        self.meet()  # the process that writes it waits until all have looked
+        return done
 
     def finish(self, **facts: Json) -> None:
         """Write DONE, the last file of a run, then remove scratch: a kill between them costs no work."""
-        if self.folder is not None:
+        if self.folder is not None and self.writes:
             write_atomic(self.folder / "DONE", json.dumps(facts) + "\n")
             shutil.rmtree(self.folder / "scratch", ignore_errors=True)
 

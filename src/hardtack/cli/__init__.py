@@ -8,7 +8,13 @@ from collections.abc import Sequence
 
 from hardtack import __version__
 from hardtack.cli.failures import one_line
-from hardtack.cli.output import json_line, only_the_result_on_stdout, plan_text
+from hardtack.cli.output import (
+    json_line,
+    only_the_first_process_on_stdout,
+    only_the_result_on_stdout,
+    plan_text,
+    process_number,
+)
 from hardtack.cli.parser import Parser
 from hardtack.cli.progress import Bars
 from hardtack.cli.verbs import VERBS
@@ -20,7 +26,8 @@ DONE, OURS, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status: 0 done, 2 the input is wrong, 1 a failure of ours."""
     try:
-        return _run(list(sys.argv[1:] if argv is None else argv))
+        with only_the_first_process_on_stdout():
+            return _run(list(sys.argv[1:] if argv is None else argv))
     except SystemExit as request:  # argparse's --help
         return DONE if request.code in (None, 0) else WRONG_INPUT
     except KeyboardInterrupt:
@@ -84,4 +91,6 @@ def overview() -> str:
 
 
 def _complain(line: str) -> None:
-    print(f"hardtack: {line}" if not line.startswith("hardtack ") else line, file=sys.stderr, flush=True)
+    who = f"hardtack (process {number}):" if (number := process_number()) else "hardtack:"
+    alone = line.startswith("hardtack ") and not number  # a parser names the verb, e.g. "hardtack train: ..."
+    print(line if alone else f"{who} {line}", file=sys.stderr, flush=True)

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import math
+import os
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
@@ -53,6 +54,21 @@ def only_the_result_on_stdout(strict: bool) -> Iterator[None]:
         yield
         return
     with contextlib.redirect_stdout(sys.stderr):
+        yield
+
+
+def process_number() -> int:
+    """Return which of several processes a launcher made this one; alone it is 0."""
+    return int(os.environ.get("RANK", "0")) if os.environ.get("WORLD_SIZE", "1") != "1" else 0
+
+
+@contextlib.contextmanager
+def only_the_first_process_on_stdout() -> Iterator[None]:
+    """Print results once: the other processes of a group have the same ones."""
+    if process_number() == 0:
+        yield
+        return
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
         yield
 
 

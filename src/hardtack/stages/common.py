@@ -15,10 +15,12 @@ import xxhash
 from hardtack.errors import InputError
 from hardtack.loading import Loaded, load
 from hardtack.runs import Json, Run, Watch, identify
-from hardtack.tasks.task import Task
+from hardtack.tasks.task import Batches, Task
 from hardtack.tasks.text import Encoder, load_task
 from hardtack.training.adversarial import Objective
 from hardtack.training.loop import check_precision
+from hardtack.training.processes import Processes, check_launcher, own_device, started
+from hardtack.training.trackers import Tracker, check_tracker
 
 PROVENANCE = "hardtack.json"
 """A file in a model's folder that says how the model was made; rows take their method and settings from it.
@@ -38,7 +40,7 @@ class Common:
     max_length: int = field(
         default=128, metadata={"help": "tokens a text is cut to, in training and evaluation"}
     )
-    batch_size: int = field(default=32, metadata={"help": "examples a training step"})
+    batch_size: int = field(default=32, metadata={"help": "examples a training step, in each process"})
     train_examples: int | None = field(
         default=None, metadata={"help": "train on so many examples: seeded, stratified (default: all)"}
     )
@@ -49,6 +51,9 @@ class Common:
     merge_adapter: bool = no_result(False, "merge a model that is a PEFT adapter into the base it names")
     device: str = no_result("auto", "cpu, cuda, cuda:1, mps or auto (CUDA if there is one)")
     save_seconds: float = no_result(30.0, "seconds between saved states of long work")
+    tracker: str | None = no_result(
+        None, "show training's numbers in tensorboard, wandb, ... as well (files in DIR/trackers)"
+    )
 
     def __post_init__(self) -> None:
         for name, low in (
@@ -61,9 +66,13 @@ class Common:
             if getattr(self, name) < low:
                 raise InputError(f"{name} {getattr(self, name)} is not allowed; allowed: {low} or more")
         check_precision(self.precision)  # before a run folder is made in its name
+        check_tracker(self.tracker)
 
     def place(self) -> str:
-        """Return the device to use; raises InputError where it does not exist."""
+        """Return the device to use, in each of several processes its own; raises InputError without one."""
+        check_launcher(self.precision)
+        if started() > 1:
+            return own_device(self.device)
         if self.device == "auto":
             return "cuda" if torch.cuda.is_available() else "cpu"
         try:
@@ -74,6 +83,14 @@ class Common:
                 f"device {self.device!r} cannot be used: {reason}; allowed: cpu, auto, a GPU here"
             ) from None
         return self.device
+
+    def processes(self) -> Processes:
+        """Return the processes that share the work, having met."""
+        return Processes.joined(self.place())
+
+    def training_batches(self, data: Task, encoder: Encoder) -> Batches:
+        """Return the training batches, of `batch_size` rows for each process."""
+        return data.batches("train", encoder, self.batch_size * self.processes().count, self.seed)
 
     def open_task(self, name: str) -> Task:
         """Load a task and cut it down as these settings say."""
@@ -151,6 +168,7 @@ def open_run(
     parent: str | None = None,
     watch: Watch | None = None,
 ) -> Run:
+<<<<<<< HEAD
     """Open the run that these settings name, in the folder `out`.
 
     Args:
@@ -168,9 +186,18 @@ def open_run(
     shared = {name: value for name, value in settings_of(common).items() if name not in without}
     shared.pop("seed", None)  # repeats over seeds share a name and differ in the seed part
     settings = {**settings, **shared}
+=======
+    """Open the run that these settings name, in the folder `out`."""
+    settings = {**settings, **settings_of(common)}
+    settings.pop("seed", None)  # repeats over seeds share a name and differ in the seed part
+    processes = common.processes()
+    if processes.count > 1:  # sums in another order and other dropout: equal to no other number's bits
+        settings["processes"] = processes.count
+>>>>>>> proc
     id = identify(kind, method, version=version, settings=settings, parent=parent, seed=common.seed)
     recipe = {"kind": kind, "method": method, **record, "common": settings_of(common, all=True)}
-    return Run.open(
+    recipe["processes"] = processes.count
+    run = processes.open(
         Path(out),
         id,
         recipe=recipe,
@@ -179,6 +206,18 @@ def open_run(
         watch=watch,
         save_seconds=common.save_seconds,
     )
+    if common.tracker is not None and run.writes:
+        run.mirror = Tracker(common.tracker, Path(out) / "trackers")
+    return run
+
+
+def one_process(verb: str) -> None:
+    """Refuse several processes where one does all the work and the others would only wait."""
+    if started() > 1:
+        raise InputError(
+            f"{verb} works in one process and {started()} were started; allowed in several: train, search, "
+            "retrain"
+        )
 
 
 def save_folder(target: Path, write: Callable[[Path], None]) -> None:
@@ -235,10 +274,11 @@ def _moved(value: Json, old: str, new: str) -> Json:
 
 
 def settle(run: Run, **facts: Json) -> dict[str, Json]:
-    """Finish a run with its result and return the result."""
+    """Finish a run with its result and return the result; in several processes, that of the writing one."""
     result = {"id": run.id, "folder": str(run.folder), **facts}
     run.finish(**result)
-    return result
+    run.meet()
+    return result if run.writes else result_of(run)
 
 
 def resumptions(run: Run) -> int:

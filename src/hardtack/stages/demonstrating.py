@@ -17,7 +17,7 @@ from hardtack.methods.random import Random
 from hardtack.methods.search import Search
 from hardtack.runs import Json, Watch, write_atomic
 from hardtack.select import Sparsity
-from hardtack.stages.common import Common, open_run, result_of, settings_of, settle
+from hardtack.stages.common import Common, one_process, open_run, result_of, settings_of, settle
 from hardtack.stages.evaluating import evaluate
 from hardtack.stages.fitting import retrain, train
 from hardtack.stages.searching import search
@@ -77,6 +77,7 @@ def demo(
         watch: receives progress.
         dry_run: return a plan instead: stages, seconds, bytes.
     """
+    one_process("demo")
     common = dataclasses.replace(common or Common(), max_length=min((common or Common()).max_length, 48))
     sizes, model, folder = DemoSettings(), embedded_model(), Path(out)
     if dry_run:

@@ -174,7 +174,7 @@ def _run(
     facts: dict[str, Json],
 ) -> dict[str, Any]:
     encoder = common.encoder(loaded)
-    batches = data.batches("train", encoder, common.batch_size, common.seed)
+    batches = common.training_batches(data, encoder)
     total = max(1, round_half_up(fit.epochs * len(batches)))
     if dry_run:
         size = cost.parameters_kept(loaded.model) * 4
@@ -213,7 +213,8 @@ def _run(
             "sparsity": sparsity,
             "prunable": ticket.units() if ticket else None,
         }
-        save_model(loaded, run.folder / "model", provenance, ticket)
+        if run.writes:
+            save_model(loaded, run.folder / "model", provenance, ticket)
         return settle(
             run,
             kind=kind,

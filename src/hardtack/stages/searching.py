@@ -140,7 +140,7 @@ def search(
         encoder = common.encoder(searched)
 >>>>>>> runs
         batches = Data(
-            data.batches("train", encoder, common.batch_size, common.seed),
+            common.training_batches(data, encoder),
             data.batches("validation", encoder, 2 * common.batch_size, common.seed),
             common.precision,
         )
@@ -161,7 +161,7 @@ def search(
 >>>>>>> runs
             place = home / str(ticket.origin["wanted"])
             notes = sorted({*notes, *filter(None, [ticket.origin.get("note")])})
-            if not (place / "ticket.json").is_file():
+            if run.writes and not (place / "ticket.json").is_file():
                 home.mkdir(exist_ok=True)
                 dataclasses.replace(ticket, origin={**ticket.origin, **known}).save(place)
             if not run.logged(event="ticket", name=place.name):  # cut off with the steps before it, or not
@@ -188,7 +188,7 @@ def _plan(
     view: Prunable,
     common: Common,
 ) -> dict[str, Any]:
-    batches = data.batches("train", common.encoder(base), common.batch_size, common.seed)
+    batches = common.training_batches(data, common.encoder(base))
     weights = 4 * cost.parameters_kept(base.model)
     ticket = len(method.sparsities) * (view.units // 8 + 4096)
     stages = []

@@ -2,6 +2,8 @@
 
 Every random number of a step is a function of (seed, step): batch order, dropout, starts and gate noise. So a
 run that is killed and started again continues bit for bit from its last saved state.
+
+Started as several processes, each takes its rows of the step's batch, and gradients are summed once a step.
 """
 
 import math
@@ -10,8 +12,6 @@ from collections.abc import Callable, Generator, Iterator
 from typing import Any, NamedTuple, Protocol
 
 import torch
-from accelerate import Accelerator
-from accelerate.state import is_initialized
 from torch import Tensor, nn
 
 from hardtack.errors import InputError
@@ -19,6 +19,7 @@ from hardtack.runs import Run
 from hardtack.tasks.task import Batch
 from hardtack.ticket import Ticket
 from hardtack.training.adversarial import Stream
+from hardtack.training.processes import Processes
 
 PRECISIONS = ("fp32", "bf16")
 
@@ -33,7 +34,10 @@ class Step(NamedTuple):
 
 
 class Unclipped(NamedTuple):
-    """A loss whose gradient is added after clipping, e.g. a price on open gates."""
+    """A loss whose gradient is added after clipping, e.g. a price on open gates.
+
+    It depends on what is trained and not on the batch: each of several processes computes it for itself.
+    """
 
     loss: Tensor
 
@@ -42,12 +46,12 @@ class StepSource(Protocol):
     """Batches that can be asked for by step, without replaying earlier ones."""
 
     def at(self, step: int) -> Batch:
-        """Return the batch of a step."""
+        """Return the batch of a step, all rows of it also where several processes share them."""
         ...
 
 
 class Losses(Protocol):
-    """Yields the losses of one step: any objective, or one with a price beside it."""
+    """Yields the losses of one step, each a mean over the batch's rows, or a price beside them."""
 
     def __call__(
         self, model: nn.Module, batch: Batch, progress: float, rng: Stream, /
@@ -86,7 +90,7 @@ def fit_steps(
 
     Args:
         model: a plain module, called as `model(**batch.inputs)`.
-        batches: `at(step)` gives the batch of a step.
+        batches: `at(step)` gives the batch of a step, the same in each of several processes.
         objective: generator of losses; each gets a backward, those wrapped in `Unclipped` after clipping.
         optimizer: over whatever is trained (weights or gate scores); its rate is set at every step.
         total: number of steps.
@@ -104,10 +108,13 @@ def fit_steps(
     check_precision(precision)
     trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     device = trained[0].device  # where the model is too; gated, it may have no parameter of its own left
-    accelerator = _accelerator(device)
+    processes = Processes.joined(device)
     held = hold.hold_(model) if hold is not None else None
     flags = [(module, module.training) for module in model.modules()]
     first = _restore_(run, model, trained, optimizer)
+    processes.agree(
+        "the step and weights to start from", first, _digest(trained) if processes.count > 1 else 0
+    )
     if held is not None:
         held.weights_()
     saved = time.monotonic()
@@ -121,15 +128,18 @@ def fit_steps(
             for group in optimizer.param_groups:
                 group["lr"] = lr(progress)
             model.train()
-            batch = _to(batches.at(index), device)
+            batch, share = processes.shard(batches.at(index))
+            batch = _to(batch, device)
             before = [(buffer, buffer.clone()) for buffer in model.buffers()]  # forwards move statistics
             losses = _losses(objective, model, batch, progress, run, index)
-            loss, late = _accumulate(accelerator, losses, run, index, device, precision)
+            loss, late = _accumulate(losses, run, index, processes, share, precision)
+            # Before masks and clip: these act on the whole batch's gradient, as in one process.
+            loss = processes.combine_(loss, share, trained, before)
             if held is not None:
                 held.gradients_()
             norm = torch.nn.utils.clip_grad_norm_(trained, clip if clip > 0 else math.inf)
             for extra in late:
-                accelerator.backward(extra.loss)
+                extra.loss.backward()
                 loss += float(extra.loss.detach())
             if not (math.isfinite(loss) and math.isfinite(float(norm))):
                 for buffer, value in before:
@@ -159,15 +169,6 @@ def check_precision(precision: str) -> None:
         raise InputError(f"precision {precision!r} is not allowed{reason}; allowed: {', '.join(PRECISIONS)}")
 
 
-def _accelerator(device: torch.device) -> Accelerator:
-    """Return a handle on this process's Accelerate state.
-
-    That state is one a process and refuses to change its precision or device afterwards; so it is told
-    neither: the model stays where its user put it, and precision is an autocast of each step.
-    """
-    return Accelerator(mixed_precision="no", cpu=device.type == "cpu" and not is_initialized())
-
-
 def _losses(
     objective: Losses, model: nn.Module, batch: Batch, progress: float, run: Run, index: int
 ) -> Generator[Tensor | Unclipped]:
@@ -180,11 +181,11 @@ def _losses(
 
 
 def _accumulate(
-    accelerator: Accelerator,
     losses: Generator[Tensor | Unclipped],
     run: Run,
     index: int,
-    device: torch.device,
+    processes: Processes,
+    share: float,
     precision: str,
 ) -> tuple[float, list[Unclipped]]:
     """Drive the losses of one step to their end, with a backward for each.
@@ -193,7 +194,9 @@ def _accumulate(
         The sum of the losses, and the unclipped ones, whose backward is still to come.
     """
     total, late, inner = 0.0, [], 0
+    device = processes.device
     devices = [device] if device.type == "cuda" else []
+    dropout = f"dropout-{processes.rank}" if processes.rank else "dropout"  # other rows, other masks
     try:
         while True:
             # Dropout takes no generator: seed torch's own stream by (seed, step, inner step); give it back.
@@ -201,7 +204,7 @@ def _accumulate(
                 torch.random.fork_rng(devices=devices),
                 torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"),
             ):
-                torch.manual_seed(run.key("dropout", index, inner))
+                torch.manual_seed(run.key(dropout, index, inner))
                 loss = next(losses, None)
             if loss is None:
                 return total, late
@@ -209,7 +212,9 @@ def _accumulate(
             if isinstance(loss, Unclipped):
                 late.append(loss)
             else:
-                accelerator.backward(loss)
+                if processes.count > 1:  # before the backward: perturbations see the whole batch's scale
+                    loss = loss * share
+                loss.backward()
                 total += float(loss.detach())
     finally:
         losses.close()  # undo whatever the objective has open before anyone sees the model again
@@ -227,6 +232,10 @@ def _to(batch: Batch, device: torch.device) -> Batch:
     inputs = {name: value.to(device, non_blocking=True) for name, value in batch.inputs.items()}
     extra = {name: value.to(device) for name, value in batch.extra.items()}
     return Batch(inputs, batch.labels.to(device), batch.ids, extra)
+
+
+def _digest(tensors: list[Tensor]) -> float:
+    return sum(float(tensor.detach().double().nan_to_num().sum()) for tensor in tensors)
 
 
 def _save(
