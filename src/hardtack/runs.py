@@ -165,13 +165,10 @@ class Run:
         recipe: fully resolved settings.
         watch: receives (label, done, total) as work goes on; the command line draws bars from it.
         save_seconds: seconds between saved states of long work.
-<<<<<<< HEAD
         clock: the seconds of work, over all processes.
-=======
         writes: False for all but one of several processes: those read along and write nothing.
         meet: waits for the other processes; alone, it does nothing.
         mirror: is told the numbers of every line of the log.
->>>>>>> proc
     """
 
     id: str
@@ -247,14 +244,7 @@ class Run:
 
     def part(self, label: str) -> "Run":
         """Return a view of this run for one part of it: own streams and scratch, same folder and log."""
-<<<<<<< HEAD
         return replace(self, prefix=f"{self.prefix}{label}/", _lock=None)
-=======
-        part = Run(self.id, self.seed, self.folder, self.parent, self.recipe, self.watch, self.save_seconds)
-        part.prefix = f"{self.prefix}{label}/"
-        part.writes, part.meet, part.mirror = self.writes, self.meet, self.mirror
-        return part
->>>>>>> proc
 
     @property
     def scratch(self) -> Path | None:
@@ -277,14 +267,9 @@ class Run:
         """Append one line of numbers to log.jsonl."""
         if self.folder is not None and self.writes:
             line = {"part": self.prefix, **numbers, "at": round(time.time(), 3)}
-<<<<<<< HEAD
             _append(self.folder / "log.jsonl", (json.dumps(line) + "\n").encode())
-=======
-            with open(self.folder / "log.jsonl", "a") as stream:
-                stream.write(json.dumps(line) + "\n")
             if self.mirror is not None:
                 self.mirror(self.prefix, numbers)
->>>>>>> proc
 
     def log_size(self) -> int:
         """Return the log's length in bytes, to be kept beside a state."""

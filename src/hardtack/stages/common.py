@@ -168,7 +168,6 @@ def open_run(
     parent: str | None = None,
     watch: Watch | None = None,
 ) -> Run:
-<<<<<<< HEAD
     """Open the run that these settings name, in the folder `out`.
 
     Args:
@@ -186,14 +185,9 @@ def open_run(
     shared = {name: value for name, value in settings_of(common).items() if name not in without}
     shared.pop("seed", None)  # repeats over seeds share a name and differ in the seed part
     settings = {**settings, **shared}
-=======
-    """Open the run that these settings name, in the folder `out`."""
-    settings = {**settings, **settings_of(common)}
-    settings.pop("seed", None)  # repeats over seeds share a name and differ in the seed part
     processes = common.processes()
     if processes.count > 1:  # sums in another order and other dropout: equal to no other number's bits
         settings["processes"] = processes.count
->>>>>>> proc
     id = identify(kind, method, version=version, settings=settings, parent=parent, seed=common.seed)
     recipe = {"kind": kind, "method": method, **record, "common": settings_of(common, all=True)}
     recipe["processes"] = processes.count

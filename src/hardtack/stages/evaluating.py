@@ -19,11 +19,14 @@ from hardtack.evaluation.robust import attack_all, rates
 from hardtack.evaluation.victim import Victim, evaluating
 from hardtack.loading import Loaded, model_folder
 from hardtack.runs import Json, Run, Watch
-<<<<<<< HEAD
-from hardtack.stages.common import Common, open_run, provenance_of, settle, tokenizer_digest
-=======
-from hardtack.stages.common import Common, one_process, open_run, provenance_of, settle
->>>>>>> proc
+from hardtack.stages.common import (
+    Common,
+    one_process,
+    open_run,
+    provenance_of,
+    settle,
+    tokenizer_digest,
+)
 from hardtack.stages.fitting import ticket_folder
 from hardtack.stages.planning import total
 from hardtack.stages.rows import Rows, lines_of

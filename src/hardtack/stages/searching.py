@@ -132,13 +132,8 @@ def search(
             before = fitted["seconds"]
             run.clock.restart()  # what earlier processes worked is in `before` and in the saved states
             start = str(fitted["model"])
-<<<<<<< HEAD
-            started_from = common.load(start, data.labels, trained_head=True)
-        encoder = common.encoder(base)
-=======
-            searched = load(start, data.labels, seed=common.seed, device=common.place(), trained_head=True)
+            searched = common.load(start, data.labels, trained_head=True)
         encoder = common.encoder(searched)
->>>>>>> runs
         batches = Data(
             common.training_batches(data, encoder),
             data.batches("validation", encoder, 2 * common.batch_size, common.seed),
@@ -148,17 +143,10 @@ def search(
         known = {
             "start": None if start is None else fingerprint(searched.model),
         }
-<<<<<<< HEAD
-        known |= {"objective": objective.name, "max_length": encoder.max_length}
-        notes = list(filter(None, [unlisted(base.model)]))
-        saved = {path.parent.name for path in home.glob("*/ticket.json")}
-        for ticket in method.search((started_from or base).model, base.base, view, batches, objective, run):
-=======
         if reads:
             known |= {"task": data.name, "objective": objective.name, "max_length": encoder.max_length}
-        notes: list[str] = []
+        notes = list(filter(None, [unlisted(base.model)]))
         for ticket in method.search(searched.model, base.base, view, batches, objective, run):
->>>>>>> runs
             place = home / str(ticket.origin["wanted"])
             notes = sorted({*notes, *filter(None, [ticket.origin.get("note")])})
             if run.writes and not (place / "ticket.json").is_file():
