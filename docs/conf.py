@@ -15,7 +15,7 @@ language = "en"
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "hardtack_docs"]
 exclude_patterns = ["hardtack_docs", "_static"]
-suppress_warnings = []
+smartquotes = False  # or flags in prose would lose a dash: –seed
 
 # Markdown: ::: fences for notes, and anchors on headings so that pages can link to each other's sections.
 myst_enable_extensions = ["colon_fence"]

@@ -20,11 +20,11 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 
 import torch
-from hardtack_docs.console import INTERRUPT, Block, Command, blocks, commands
-from hardtack_docs.plain import code, table
 
 from hardtack.cost import hardware
 from hardtack.reports.text import byte_text, second_text
+from hardtack_docs.console import INTERRUPT, Block, Command, blocks, commands
+from hardtack_docs.plain import code, table
 
 PAGE = Path(__file__).parent / "tutorial.md"
 MEASURED = re.compile(r"(<!-- measured .*? -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -37,7 +37,7 @@ def words_of(line: str) -> list[str]:
 
 
 def run(command: Command, folder: Path) -> tuple[list[str], float]:
-    """Run one command and return the lines it shows and the seconds it took; interrupt it where the page does.
+    """Run one command, interrupted where the page says so; return the lines it shows and its seconds.
 
     Progress lines are left out: they come on standard error and say another thing each time.
     """
@@ -65,7 +65,7 @@ def size(folder: Path) -> int:
 
 
 def record(page: str, folder: Path) -> tuple[str, list[tuple[str, float]]]:
-    """Run every block of the page in order; return the page with what was shown, and what each command took."""
+    """Run every block of the page in order; return the page as it should be, and what each command took."""
     done: list[tuple[Block, str]] = []
     took: list[tuple[str, float]] = []
     for block in blocks(page):
@@ -92,11 +92,11 @@ def measured(took: Sequence[tuple[str, float]], folder: Path, load: Sequence[flo
     rows.append(("all of them", second_text(total)))
     return (
         f"One run with PyTorch {torch.__version__} on {os.cpu_count()} cores of {machine['processor']} "
-        f"({machine['system']}, {machine['threads']} threads), which had other work too: its load average was "
-        f"{load[0]:.1f} before and {os.getloadavg()[0]:.1f} after. Commands ran one after another, each "
-        f"with its start-up:\n\n{table(('Command', 'Time'), rows)}\n\n"
-        f"On disk: {byte_text(size(folder / 'runs'))} in `runs`, nearly all of it three models; the tickets are "
-        f"{byte_text(size(folder / 'runs/found/tickets'))} each. The base in `minilm` has "
+        f"({machine['system']}, {machine['threads']} threads). The load average was {load[0]:.1f} before and "
+        f"{os.getloadavg()[0]:.1f} after; above {os.cpu_count()}, others were at work too. Commands ran one "
+        f"after another, each with its start-up:\n\n{table(('Command', 'Time'), rows)}\n\n"
+        f"On disk: {byte_text(size(folder / 'runs'))} in `runs`, nearly all of it three models; a ticket has "
+        f"{byte_text(size(folder / 'runs/found/tickets'))}. The base in `minilm` has "
         f"{byte_text(size(folder / 'minilm'))}.\n"
     )
 
@@ -105,7 +105,7 @@ def _short(line: str) -> str:
     """Return a command without what it shares with the others."""
     words = shlex.split(line)
     kept = words[:3] + ([f"--out {words[words.index('--out') + 1]}"] if "--out" in words else [])
-    return " ".join(kept[:1] + ["..."] if words[0] == "python" else kept)
+    return "python ..." if words[0] == "python" else " ".join(kept)
 
 
 def main() -> None:

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from docutils import nodes
-from hardtack_docs import facts, pages
-from hardtack_docs.plain import escaped
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
+
+from hardtack_docs import facts, pages
+from hardtack_docs.plain import escaped
 
 LONGEST = 160  # characters of a page's description, as search engines show it
 
@@ -35,7 +36,7 @@ class Facts(SphinxDirective):
 
 def write_pages(app: Sphinx) -> None:
     """Write the generated pages, and remove those of methods and verbs that are gone."""
-    made = {Path(app.srcdir) / name: text for name, text in pages.PAGES().items()}
+    made = {Path(app.srcdir) / name: text for name, text in pages.generated().items()}
     for file, text in made.items():
         if not file.is_file() or file.read_text(encoding="utf-8") != text:
             file.write_text(text, encoding="utf-8")
@@ -61,10 +62,18 @@ def plain_docstrings(app: Sphinx, what: str, name: str, thing: Any, options: Any
     lines[:] = escaped(lines)
 
 
+def plain_signature(
+    app: Sphinx, what: str, name: str, thing: Any, options: Any, signature: str | None, returns: str | None
+) -> tuple[str | None, str | None]:
+    """Write a default that a dataclass makes anew each time so that Sphinx can read the signature."""
+    return signature and signature.replace("<factory>", "..."), returns
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     """Connect everything to Sphinx."""
     app.add_directive("facts", Facts)
     app.connect("builder-inited", write_pages)
     app.connect("html-page-context", describe)
     app.connect("autodoc-process-docstring", plain_docstrings, priority=400)  # napoleon has 500
+    app.connect("autodoc-process-signature", plain_signature)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -3,8 +3,6 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from hardtack_docs.plain import code, inline, markdown, table
-
 from hardtack.cli.parser import NO_DEFAULT, fields
 from hardtack.cli.verbs import VERBS
 from hardtack.errors import InputError
@@ -16,6 +14,7 @@ from hardtack.methods.search import Search
 from hardtack.prunable import KINDS, Prunable
 from hardtack.stages import Common
 from hardtack.training.adversarial import OBJECTIVES
+from hardtack_docs.plain import code, inline, markdown, table
 
 NEEDS = {
     "weights": "weights only",
@@ -91,7 +90,9 @@ def common() -> str:
 
 def objectives() -> str:
     """Describe the objectives, each with its settings."""
-    return _described(OBJECTIVES, "--objective", lambda cls: f"{cls().passes} passes a step at the defaults.")
+    return _described(
+        OBJECTIVES, "--objective", lambda cls: f"Passes a step, at the defaults: {cls().passes}."
+    )
 
 
 def attacks() -> str:

@@ -7,19 +7,18 @@ import io
 import os
 import sys
 
-from hardtack_docs import facts
-from hardtack_docs.plain import inline, markdown, table
-
 from hardtack import stages
 from hardtack.cli import main
 from hardtack.cli.verbs import VERBS
 from hardtack.methods import METHODS
+from hardtack_docs import facts
+from hardtack_docs.plain import halves, inline, markdown, table
 
 MARK = "<!-- Made when the site is built; edit the source that it describes. -->"
 WIDTH = "88"  # columns of a help page: two of them would not fit a phone, more would not fit a laptop
 
 
-def PAGES() -> dict[str, str]:  # noqa: N802 - read like the constant that it would be if it were cheap
+def generated() -> dict[str, str]:
     """Return every generated page: path below docs/ -> Markdown."""
     made = {f"methods/{name}.md": method_page(name) for name in METHODS}
     return made | {f"verbs/{name}.md": verb_page(name) for name in VERBS}
@@ -30,7 +29,7 @@ def method_page(name: str) -> str:
     method = METHODS[name]
     module = sys.modules[method.__module__]
     title, _, body = inspect.cleandoc(module.__doc__ or "").partition("\n\n")
-    _, _, more = inspect.cleandoc(method.__doc__ or "").partition("\n\n")
+    about, differs = halves(method.__doc__)
     signature = ", ".join(item.name for item in dataclasses.fields(method))  # type: ignore[arg-type]
     at_a_glance = table(
         ("", ""),
@@ -51,8 +50,9 @@ def method_page(name: str) -> str:
             inline(" ".join(title.split())),
             at_a_glance,
             f"```sh\nhardtack search {name} MODEL --task TASK --sparsity 0.3 --out DIR\n```",
+            markdown(about),
             markdown(body),
-            markdown(more),
+            markdown(differs),
             "## Settings",
             facts.settings(method),
             "`--sparsity` says what a ticket removes and may be repeated; all flags are on the page of "
@@ -68,14 +68,18 @@ def method_page(name: str) -> str:
 def verb_page(name: str) -> str:
     """Describe a verb by its summary, its example and its real help."""
     verb = VERBS[name]
-    python = f"In Python: {{py:func}}`hardtack.{name} <hardtack.stages.{name}>`. " if name in stages.__all__ else ""
+    python = (
+        f"In Python: {{py:func}}`hardtack.{name} <hardtack.stages.{name}>`. "
+        if name in stages.__all__
+        else ""
+    )
     return "\n\n".join(
         (
             MARK,
             f"# hardtack {name}",
             inline(f"{verb.SUMMARY[0].upper()}{verb.SUMMARY[1:]}."),
             f"```console\n$ {verb.EXAMPLE}\n```",
-            f"{python}What it leaves on disk: [files](/files.md). How it ends: [exit status](/exit-status.md).",
+            f"{python}What it leaves: [files](/files.md). How it ends: [exit status](/exit-status.md).",
             "## All flags",
             f"```text\n{help_of(name)}```\n",
         )

@@ -4,9 +4,11 @@ import inspect
 import re
 from collections.abc import Iterable
 
-LABEL = re.compile(r"^([A-Z][A-Za-z' ]{3,50}): +")  # "Differs from the paper: ...", "Source: ..."
+# A paragraph that starts so gets a heading; a method's docstring is free to have any of them.
+LABEL = re.compile(r"^(Sources?|Claim|In steps|Differs from [^:]+|Repaired [^:]+):\s*")
 ITEM = re.compile(r"^(\d+\.|-) ")
 ARXIV = re.compile(r"\barXiv (\d{4}\.\d{4,5})")
+FLAG = re.compile(r"(?<![\w`-])(--[a-z][a-z.-]*[a-z])")
 CODE = re.compile(r"(`[^`]+`)")
 
 
@@ -23,8 +25,9 @@ def markdown(text: str | None, *, level: int = 2) -> str:
             parts.append(f"```text\n{inspect.cleandoc(block)}\n```")
             continue
         if found := LABEL.match(block):
-            parts.append(f"{'#' * level} {found[1]}")
+            parts.append(f"{'#' * level} {' '.join(found[1].split())}")
             block = block[found.end() :]
+            block = block[:1].upper() + block[1:]
         lead, *items = re.split(r"\n(?=(?:\d+\.|-) )", block)
         if items and not ITEM.match(lead):
             parts.append(inline(lead))
@@ -33,11 +36,20 @@ def markdown(text: str | None, *, level: int = 2) -> str:
     return "\n\n".join(part for part in parts if part.strip())
 
 
+def halves(text: str | None) -> tuple[str, str]:
+    """Split a docstring, but for its first line, into its plain paragraphs and those from a label on."""
+    _, _, body = inspect.cleandoc(text or "").partition("\n\n")
+    blocks = re.split(r"\n\s*\n", body)
+    first = next((number for number, block in enumerate(blocks) if LABEL.match(block)), len(blocks))
+    return "\n\n".join(blocks[:first]), "\n\n".join(blocks[first:])
+
+
 def inline(text: str) -> str:
     """Escape what Markdown would misread, outside of code; name papers by links."""
     parts = CODE.split(text)
     for number in range(0, len(parts), 2):
         plain = re.sub(r"([\\*_<\[\]|])", r"\\\1", parts[number])
+        plain = FLAG.sub(r"`\1`", plain)
         parts[number] = ARXIV.sub(r"[arXiv \1](https://arxiv.org/abs/\1)", plain)
     return "".join(parts)
 

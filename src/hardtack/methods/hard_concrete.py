@@ -6,6 +6,8 @@ and its released code where the paper is silent.
 Claim: the ticket, rewound to the pre-trained weights and fine-tuned without an adversary, keeps about the
 dense model's accuracy and holds up much better under word substitution.
 
+In steps:
+
     1. start from the fine-tuned model, weights frozen
     2. learn log alpha of one hard-concrete gate a unit (eq. 1-5):
            min E[adversarial loss(gates * weights)] + lambda(t) * expected share of open gates (eq. 4, 6)
