@@ -12,6 +12,7 @@ from hardtack.families import FAMILIES
 from hardtack.methods import METHODS
 from hardtack.methods.search import Search
 from hardtack.prunable import KINDS, Prunable
+from hardtack.select import Sparsity
 from hardtack.stages import Common
 from hardtack.training.adversarial import OBJECTIVES
 from hardtack_docs.plain import code, inline, markdown, table
@@ -22,6 +23,7 @@ NEEDS = {
     "labels": "texts with labels",
 }
 EPOCH = 1000  # steps, to read off how many epochs a method trains
+SPARSITIES = (0.3, 0.9)
 
 
 def first_line(thing: object) -> str:
@@ -30,12 +32,18 @@ def first_line(thing: object) -> str:
 
 
 def cost(method: type[Search]) -> str:
-    """Say how many passes over the training data a search takes at its defaults."""
-    epochs = method().steps(EPOCH) / EPOCH
+    """Say how many passes over the training data a search takes, for a low and a high sparsity."""
     passes = OBJECTIVES[method.minimises]().passes
-    if not epochs:
+    epochs = {
+        wanted: method(sparsities=(Sparsity(fraction=wanted),)).steps(EPOCH) / EPOCH  # type: ignore[call-arg]
+        for wanted in SPARSITIES
+    }
+    if not any(epochs.values()):
         return "no training"
-    return f"{epochs * passes:g} passes ({epochs:g} epochs, {passes} each: `{method.minimises}`)"
+    each = f"{passes} a step, `{method.minimises}`"
+    if len(set(epochs.values())) == 1:
+        return f"{epochs[SPARSITIES[0]] * passes:g} passes ({each})"
+    return ", ".join(f"{count * passes:g} passes at {at}" for at, count in epochs.items()) + f" ({each})"
 
 
 def start(method: type[Search]) -> str:
