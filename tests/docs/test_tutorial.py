@@ -108,7 +108,7 @@ def test_the_page_shows_what_commands_print(told):
 def test_the_interrupted_run_went_on(told):
     folder, _ = told
     done = json.loads((folder / "runs/dense/DONE").read_text())
-    assert done["resumed"] == 1
+    assert done["resumed"] >= 1
 
 
 def test_the_scorecard_page_knows_every_field_of_a_row(told):
@@ -126,7 +126,7 @@ def test_the_files_page_knows_every_file(told):
     page = (ROOT / "docs/files.md").read_text(encoding="utf-8")
     for run in (folder / "runs").iterdir():
         for path in run.iterdir():
-            assert f"`{path.name}/`" in page or f"`{path.name}`" in page, path
+            assert f"`{path.name}{'/' if path.is_dir() else '`'}" in page, path
     for path in (folder / "runs/found/tickets/sparsity-0.3000").iterdir():
         assert f"`{path.name}`" in page
 
