@@ -16,7 +16,7 @@ export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-all unit lint format lock clean
+.PHONY: help demo test test-all unit lint format docs lock clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +45,10 @@ format: $(VENV)/.dev ## let ruff repair and format the tree
 	@$(BIN)/ruff check --fix
 	@$(BIN)/ruff format
 
+docs: $(VENV)/.dev ## build the documentation site: build/docs/index.html
+	@$(BIN)/python -m sphinx -W --keep-going -q -b html -d build/doctrees docs build/docs
+	@echo build/docs/index.html
+
 lock: $(VENV)/.dev ## resolve requirements/ anew from pyproject.toml
 	@$(COMPILE) --extra demo --output-file requirements/run.txt
 	@$(COMPILE) --extra demo --extra lora --extra tensorboard --extra docs --extra dev --constraint requirements/run.txt --output-file requirements/dev.txt
@@ -52,7 +56,8 @@ lock: $(VENV)/.dev ## resolve requirements/ anew from pyproject.toml
 
 clean: ## remove the environment and caches; runs/ stays
 	rm -rf $(VENV) build .hypothesis .import_linter_cache .pytest_cache .ruff_cache src/hardtack.egg-info
-	find src tests bench -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
+	find docs/methods docs/verbs -name '*.md' ! -name index.md -delete
+	find src tests bench docs -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
 # ---- the environment: a changed file below installs again, otherwise these cost nothing ----
 

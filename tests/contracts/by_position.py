@@ -24,6 +24,8 @@ class ByPosition:
     starts: ClassVar[str] = "base"
     minimises: ClassVar[str] = "clean"
     version: ClassVar[int] = 1
+    gives: ClassVar[str] = "the last units of the model, or the first; nested"
+    advice: ClassVar[str] = "a test needs a mask that can be worked out by hand"
 
     sparsities: tuple[Sparsity, ...] = sparsities_field(0.3)
     last: bool = field(default=False, metadata={"help": "remove from the end instead"})

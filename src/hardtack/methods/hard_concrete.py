@@ -1,9 +1,12 @@
 """Robust tickets: learned hard-concrete L0 masks under an adversarial loss.
 
 Source: Zheng et al., "Robust Lottery Tickets for Pre-trained Language Models", ACL 2022 (arXiv 2211.03013),
-and its released code where the paper is silent. Claim: the ticket, rewound to the pre-trained weights and
-fine-tuned without an adversary, keeps about the dense model's accuracy and holds up much better under word
-substitution.
+and its released code where the paper is silent.
+
+Claim: the ticket, rewound to the pre-trained weights and fine-tuned without an adversary, keeps about the
+dense model's accuracy and holds up much better under word substitution.
+
+In steps:
 
     1. start from the fine-tuned model, weights frozen
     2. learn log alpha of one hard-concrete gate a unit (eq. 1-5):
@@ -61,6 +64,11 @@ class HardConcrete:
     starts: ClassVar[str] = "finetuned"
     minimises: ClassVar[str] = "freelb"
     version: ClassVar[int] = 1
+    gives: ClassVar[str] = (
+        "one ranking, learned once, from which every sparsity is drawn (nested); `learned` "
+        "keeps what stayed open"
+    )
+    advice: ClassVar[str] = "the ticket has to hold up under attack, and one long search is affordable"
 
     sparsities: tuple[Sparsity, ...] = sparsities_field(0.3)
     epochs: float = field(default=20.0, metadata={"help": "epochs of mask learning"})

@@ -50,6 +50,10 @@ class Iterative:
     starts: ClassVar[str] = "base"
     minimises: ClassVar[str] = "clean"
     version: ClassVar[int] = 1
+    gives: ClassVar[str] = "nested masks, each cut from weights that were trained under the one before"
+    advice: ClassVar[str] = (
+        "clean accuracy at high sparsity matters most, and a training run for each round is affordable"
+    )
 
     sparsities: tuple[Sparsity, ...] = sparsities_field(0.3)
     schedule: str = field(

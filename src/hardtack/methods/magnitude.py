@@ -29,6 +29,8 @@ class Magnitude:
     starts: ClassVar[str] = "base"
     minimises: ClassVar[str] = "clean"
     version: ClassVar[int] = 1
+    gives: ClassVar[str] = "the largest weights, or heads and neurons of largest norm; nested"
+    advice: ClassVar[str] = "a ticket is wanted at once, or a learned one needs its plainest rival"
 
     sparsities: tuple[Sparsity, ...] = sparsities_field(0.3)
     scope: str = field(

@@ -24,6 +24,8 @@ class Random:
     starts: ClassVar[str] = "base"
     minimises: ClassVar[str] = "clean"
     version: ClassVar[int] = 1
+    gives: ClassVar[str] = "units drawn by chance; nested within one seed"
+    advice: ClassVar[str] = "always, as the control: a ticket that does not beat it has found nothing"
 
     sparsities: tuple[Sparsity, ...] = sparsities_field(0.3)
     scope: str = field(

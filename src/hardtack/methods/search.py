@@ -29,7 +29,8 @@ class Search(Protocol):
 
     `needs` says what it reads ("weights", "inputs" or "labels"), `starts` where it starts by default
     ("base" or "finetuned"), `minimises` which objective it takes by default, `version` is raised when a fix
-    changes its results.
+    changes its results. `gives` and `advice` help a newcomer to choose: what its tickets are, and when to
+    take it; the documentation's table of methods is made of them.
     """
 
     name: ClassVar[str]
@@ -37,6 +38,8 @@ class Search(Protocol):
     starts: ClassVar[str]
     minimises: ClassVar[str]
     version: ClassVar[int]
+    gives: ClassVar[str]
+    advice: ClassVar[str]
 
     @property
     def sparsities(self) -> tuple[Sparsity, ...]:

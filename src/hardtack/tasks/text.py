@@ -226,7 +226,11 @@ def _table(file: Path, text_columns: tuple[str, ...]) -> pa.Table:
             # read through one handle: a folder of other splits beside it must not be taken for a data set
             with pa_parquet.ParquetFile(file) as parquet:
                 return parquet.read()
-        content = file.read_bytes()
+        # In Arrow's own memory: one of its threads may let go of it last, and if Python's interpreter is
+        # ending by then, memory of Python's aborts the process (exit status 134 after a refused command).
+        with pa.OSFile(str(file)) as stream:
+            held = stream.read_buffer()
+        content = held.to_pybytes()
         try:
             content.decode("utf-8")
         except UnicodeDecodeError as error:
@@ -237,7 +241,7 @@ def _table(file: Path, text_columns: tuple[str, ...]) -> pa.Table:
         if file.suffix == ".jsonl":
             # one block: pyarrow refuses a line that crosses two of them
             block = pa_json.ReadOptions(block_size=min(len(content) + 1, 2**31 - 1))
-            return pa_json.read_json(pa.BufferReader(content), read_options=block)
+            return pa_json.read_json(pa.BufferReader(held), read_options=block)
         # A .tsv has no quoting: in it a lone quotation mark would swallow the lines up to the next one.
         parse = pa_csv.ParseOptions(
             delimiter="\t" if file.suffix == ".tsv" else ",",
@@ -245,7 +249,7 @@ def _table(file: Path, text_columns: tuple[str, ...]) -> pa.Table:
             newlines_in_values=file.suffix == ".csv",
         )
         convert = pa_csv.ConvertOptions(column_types={column: pa.string() for column in text_columns})
-        return pa_csv.read_csv(pa.BufferReader(content), parse_options=parse, convert_options=convert)
+        return pa_csv.read_csv(pa.BufferReader(held), parse_options=parse, convert_options=convert)
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"{file} cannot be read as {file.suffix[1:]}: {_line(error)}") from None
 
