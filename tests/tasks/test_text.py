@@ -332,7 +332,8 @@ def test_one_tokenizer_call_encodes_a_whole_split():
     def forward(input_ids, labels=None):
         raise AssertionError("the encoder never calls the model")
 
-    model = SimpleNamespace(forward=forward, config=SimpleNamespace(max_position_embeddings=64))
+    config = SimpleNamespace(max_position_embeddings=64)
+    model = SimpleNamespace(forward=forward, config=config, named_modules=lambda: [])
     encoder = Encoder.of(Counting(), model, 128)
     assert encoder([("a",), ("b",), ("c",)]) == [{"input_ids": [1]}] * 3  # what the forward lacks is dropped
     assert calls == [((["a", "b", "c"],), 64)]  # no longer than the model has positions for
