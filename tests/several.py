@@ -36,7 +36,7 @@ def environments(count: int) -> list[dict[str, str]]:
     return [{**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(count)]
 
 
-def several(count: int, *words: str | Path, timeout: float = 100.0) -> list[Ended]:
+def several(count: int, *words: str | Path, timeout: float = 250.0) -> list[Ended]:
     """Run `python WORDS` as that many processes, without a launcher that would kill one for another's end.
 
     Raises:

@@ -25,6 +25,7 @@ from hardtack.runs import Run
 from hardtack.stages import Common, search
 from hardtack.ticket import Ticket
 
+pytestmark = pytest.mark.timeout(300)  # processes start slowly on a machine that is busy
 SEVERAL = Path(__file__).parent.parent / "several.py"
 STAGED = Path(__file__).parent / "staged.py"
 
@@ -141,7 +142,7 @@ def launcher(*words: str | Path) -> subprocess.CompletedProcess:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=280,
     )
 
 
@@ -184,6 +185,26 @@ def test_a_folder_in_use_is_refused_by_all(place, tmp_path):
     assert (first.code, second.code) == (2, 2)
     assert "is in use by another process" in first.err
     assert second.err == "hardtack (process 1): process 0 was refused; its own line says why\n"
+
+
+@pytest.mark.slow
+def test_processes_of_different_commands_are_refused(place, tmp_path):
+    """Each process draws its seed from its number, as a careless script would."""
+    words = [
+        "hardtack",
+        "train",
+        place / "tiny",
+        "--task",
+        place / "task",
+        "--out",
+        tmp_path / "run",
+        "--seed",
+    ]
+    code = f"import os, sys; from hardtack.cli import main; sys.argv = {list(map(str, words))}; "
+    for ended in several(2, "-c", code + "sys.argv += [os.environ['RANK']]; sys.exit(main())"):
+        assert ended.code == 2
+        assert "2 processes differ in the run; process" in ended.err
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow
@@ -230,7 +251,7 @@ def test_when_one_is_killed_the_other_ends_and_both_resume(place, tmp_path, vict
     assert "another process ended, its own lines say why" in said
     for out in (tmp_path / "run", tmp_path / "whole"):
         again = [start(environment, out) for environment in environments(2)]
-        assert [process.communicate(timeout=100) and process.returncode for process in again] == [0, 0]
+        assert [process.communicate(timeout=250) and process.returncode for process in again] == [0, 0]
     assert digest(tmp_path / "run") == digest(tmp_path / "whole")
 
 

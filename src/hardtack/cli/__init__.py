@@ -10,6 +10,7 @@ from hardtack import __version__
 from hardtack.cli.failures import one_line
 from hardtack.cli.output import (
     json_line,
+    leave_the_others,
     only_the_first_process_on_stdout,
     only_the_result_on_stdout,
     plan_text,
@@ -73,6 +74,7 @@ def _run(words: list[str]) -> int:
         stack.enter_context(only_the_result_on_stdout(args.json))
         watch = stack.enter_context(Bars())
         result = verb.run(args, watch)
+    leave_the_others()
     people = plan_text if args.dry_run else verb.text
     print(json_line(result) if args.json else people(result), flush=True)
     return DONE

@@ -72,6 +72,13 @@ def only_the_first_process_on_stdout() -> Iterator[None]:
         yield
 
 
+def leave_the_others() -> None:
+    """Take leave of a group of processes that trained together; NCCL complains at exit when one did not."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
 def _finite(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(name): _finite(inner) for name, inner in value.items()}

@@ -112,9 +112,8 @@ def fit_steps(
     held = hold.hold_(model) if hold is not None else None
     flags = [(module, module.training) for module in model.modules()]
     first = _restore_(run, model, trained, optimizer)
-    processes.agree(
-        "the step and weights to start from", first, _digest(trained) if processes.count > 1 else 0
-    )
+    if processes.count > 1:
+        processes.agree("the start", f"step {first}, weights {_digest(trained):.17g}")
     if held is not None:
         held.weights_()
     saved = time.monotonic()

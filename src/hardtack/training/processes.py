@@ -4,6 +4,7 @@ A launcher (`torchrun`, `accelerate launch`) starts equal processes; Accelerate'
 The model stays plain, without a wrapper, so that an objective may run any number of backwards a step.
 """
 
+import hashlib
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -170,16 +171,17 @@ class Processes:
             tensor.grad = gradient.view_as(tensor).to(tensor) if processes else None
         return total
 
-    def agree(self, what: str, *numbers: float) -> None:
-        """Raise InputError, in all processes, unless all come with the same numbers."""
+    def agree(self, what: str, value: str) -> None:
+        """Raise InputError, in all processes, unless all come with the same value."""
         if self.count == 1:
             return
-        mine = torch.tensor(numbers, dtype=torch.float64, device=self.device)
-        extremes = self._exchange(lambda: reduce(torch.stack((mine, -mine)), "max"))
-        if not torch.equal(extremes[0], -extremes[1]):
+        number = int.from_bytes(hashlib.blake2b(value.encode(), digest_size=6).digest())  # exact in float64
+        mine = torch.tensor([number, -number], dtype=torch.float64, device=self.device)
+        largest, smallest = self._exchange(lambda: reduce(mine, "max")).tolist()  # type: ignore[union-attr]
+        if largest != -smallest:
             raise InputError(
-                f"{self.count} processes differ in {what}: process {self.rank} has "
-                f"{', '.join(f'{number:.9g}' for number in numbers)}; all need the same files and seeds"
+                f"{self.count} processes differ in {what}; process {self.rank} has {value}; all need the "
+                "same command, files and seed"
             )
 
     def open(self, folder: Path, id: str, **facts: Any) -> Run:
@@ -192,6 +194,7 @@ class Processes:
         """
         if self.count == 1:
             return Run.open(folder, id, **facts)
+        self.agree("the run", id)
         run = self._led(lambda: Run.open(folder, id, **facts))
         if run is None:
             if not (folder / "recipe.json").is_file():
