@@ -66,6 +66,8 @@ def size(folder: Path) -> int:
 
 def record(page: str, folder: Path) -> tuple[str, list[tuple[str, float]]]:
     """Run every block of the page in order; return the page as it should be, and what each command took."""
+    # A shell's background jobs ignore Ctrl-C, and so would our commands: ignoring is inherited, handlers not.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     done: list[tuple[Block, str]] = []
     took: list[tuple[str, float]] = []
     for block in blocks(page):

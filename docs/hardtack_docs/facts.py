@@ -1,8 +1,10 @@
 """Tables that hand-written pages take by the directive `facts`: all from registries, none by hand."""
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import hardtack
 from hardtack.cli.parser import NO_DEFAULT, fields
 from hardtack.cli.verbs import VERBS
 from hardtack.errors import InputError
@@ -138,6 +140,13 @@ def families() -> str:
     return table(("`model_type`", *KINDS), rows)
 
 
+def functions() -> str:
+    """Document every public function of `hardtack` from its docstring."""
+    names = (name for name in hardtack.__all__ if inspect.isfunction(getattr(hardtack, name)))
+    lines = "\n".join(f".. autofunction:: hardtack.{name}" for name in names)
+    return f"```{{eval-rst}}\n{lines}\n```"
+
+
 def flags() -> str:
     """Give each flag of a row its paragraph: raised if, why, what to do."""
     parts = []
@@ -157,4 +166,5 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "attacks": attacks,
     "families": families,
     "flags": flags,
+    "functions": functions,
 }

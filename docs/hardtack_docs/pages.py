@@ -7,7 +7,7 @@ import io
 import os
 import sys
 
-from hardtack import stages
+import hardtack
 from hardtack.cli import main
 from hardtack.cli.verbs import VERBS
 from hardtack.methods import METHODS
@@ -59,7 +59,7 @@ def method_page(name: str) -> str:
             "[search](/verbs/search.md), or in:",
             f"```console\n$ hardtack search {name} --help\n```",
             "## In Python",
-            "To be handed to {py:func}`hardtack.search <hardtack.stages.search>`:",
+            "To be handed to {py:func}`hardtack.search`:",
             f"```{{py:class}} {method.__module__}.{method.__name__}({signature})\n```\n",
         )
     )
@@ -68,11 +68,7 @@ def method_page(name: str) -> str:
 def verb_page(name: str) -> str:
     """Describe a verb by its summary, its example and its real help."""
     verb = VERBS[name]
-    python = (
-        f"In Python: {{py:func}}`hardtack.{name} <hardtack.stages.{name}>`. "
-        if name in stages.__all__
-        else ""
-    )
+    python = f"In Python: {{py:func}}`hardtack.{name}`. " if name in hardtack.__all__ else ""
     return "\n\n".join(
         (
             MARK,

@@ -1,5 +1,6 @@
 """The site as `make docs` builds it: complete, without a broken link, and without anything from elsewhere."""
 
+import inspect
 import re
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from urllib.parse import unquote, urldefrag, urlparse
 
 import pytest
 
+import hardtack
 from hardtack.cli.parser import fields
 from hardtack.cli.verbs import VERBS
 from hardtack.evaluation.attacks import ATTACKS
@@ -20,6 +22,7 @@ from hardtack.stages import Common
 from hardtack.training.adversarial import OBJECTIVES
 from hardtack_docs.pages import MARK, help_of
 
+pytestmark = pytest.mark.timeout(600)  # the build takes 10 s of one core, and minutes where that is crowded
 ROOT = Path(__file__).parents[2]
 LOADS = {"script": "src", "img": "src", "iframe": "src", "source": "src", "link": "href", "object": "data"}
 LINKED_ONLY = {"canonical", "next", "prev", "index", "search"}  # <link>s that are followed, not loaded
@@ -123,6 +126,14 @@ def test_every_other_registry_is_on_its_page(site):
         assert parts
         for part in parts:
             assert words(part) in words(site.pages[page].text), (page, part)
+
+
+def test_every_public_name_is_documented(site):
+    anchors = set().union(*(page.anchors for page in site.pages.values()))
+    for name in hardtack.__all__:
+        thing = getattr(hardtack, name)
+        home = "hardtack" if inspect.isfunction(thing) else thing.__module__
+        assert f"{home}.{name}" in anchors
 
 
 def test_every_hand_written_page_and_every_guide_is_in_the_site(site):
