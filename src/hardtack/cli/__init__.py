@@ -7,12 +7,11 @@ import traceback
 from collections.abc import Sequence
 
 from hardtack import __version__
-from hardtack.cli.failures import one_line
 from hardtack.cli.output import json_line, only_the_result_on_stdout, plan_text
 from hardtack.cli.parser import Parser
 from hardtack.cli.progress import Bars
 from hardtack.cli.verbs import VERBS
-from hardtack.errors import InputError, nearest
+from hardtack.errors import InputError, nearest, one_line
 
 DONE, OURS, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
 
@@ -66,9 +65,9 @@ def _run(words: list[str]) -> int:
         stack.enter_context(only_the_result_on_stdout(args.json))
         watch = stack.enter_context(Bars())
         result = verb.run(args, watch)
-    people = plan_text if args.dry_run else verb.text
+    people = getattr(verb, "plan", plan_text) if args.dry_run else verb.text
     print(json_line(result) if args.json else people(result), flush=True)
-    return DONE
+    return verb.status(result) if hasattr(verb, "status") else DONE
 
 
 def overview() -> str:
