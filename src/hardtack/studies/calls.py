@@ -148,6 +148,9 @@ def resolved(verb: Verb, settings: Settings) -> dict[str, Json]:
     for name in ("text_column", "label_column"):  # the data's fingerprint says what was read
         found.pop(name, None)
     parts = parts_of(verb, settings)
+    if "objective" in verb.tables:  # the same one counts the same, typed or by default
+        (default,) = chosen(verb, settings) & set(OBJECTIVES)
+        parts.setdefault("objective", OBJECTIVES[default]())
     for name, part in parts.items():
         many = part if isinstance(part, tuple) else (part,)
         found[name] = [[one.name, getattr(one, "version", 1), _settings_by_content(one)] for one in many]

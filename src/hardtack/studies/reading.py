@@ -171,9 +171,7 @@ class Reader:
     def axis(self, verb: Verb, key: str, values: Json, stage: str) -> list[Json]:
         """Check the values of one axis."""
         if not isinstance(values, list) or not values:
-            self.wrong(
-                f"the axis {key!r} of the grid is {values!r}; allowed: a list of one value or more", stage
-            )
+            self.wrong(f"the axis {key!r} of the grid is {values!r}; allowed: a list of values", stage)
         found = [self.value(verb, key, value, stage) for value in values]
         for number, value in enumerate(found):
             if value in found[:number]:
@@ -185,9 +183,7 @@ class Reader:
         if isinstance(value, dict):
             self.wrong(f"{key!r} is a table; allowed: a value", stage)
         if isinstance(value, list) and not takes_a_list(verb.takes()[key].annotation):
-            self.wrong(
-                f"{key!r} takes one value; several go into the grid: grid = {{{key} = {value}}}", stage
-            )
+            self.wrong(f"{key!r} takes one value; several go into grid = {{{key} = {value}}}", stage)
         value = self.filled(value, stage)
         try:
             return checked(verb, key, value)
@@ -206,9 +202,7 @@ class Reader:
         except KeyError as error:
             self.wrong(f"variable ${error.args[0]} in {value!r} is not set; set it in the environment", stage)
         except ValueError:
-            self.wrong(
-                f"{value!r} holds a $ that names no variable; allowed: $NAME, ${{NAME}}, $$ for $", stage
-            )
+            self.wrong(f"{value!r} holds a $ without a name; allowed: $NAME, ${{NAME}}, $$ for $", stage)
         self.variables[full] = value
         return full
 
@@ -219,10 +213,8 @@ class Reader:
             axis = {**shared, **stage.grid}.get(key, [])
             for value in map(str, filter(is_reference, [stage.fixed.get(key), *axis])):
                 if value[1:] not in stages:
-                    said = f"{key} = {value!r} names no stage"
-                    self.wrong(
-                        said + nearest(value[1:], stages).replace("allowed: ", "allowed: @", 1), stage.name
-                    )
+                    names = [f"@{name}" for name in stages]
+                    self.wrong(f"{key} = {value!r} names no stage{nearest(value, names)}", stage.name)
                 if (made := stages[value[1:]].verb.name) not in verbs:
                     said = f"{key} = {value!r} is a stage of the verb {made}"
                     self.wrong(f"{said}; allowed: {', '.join(verbs)}", stage.name)

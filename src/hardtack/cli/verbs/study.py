@@ -9,7 +9,7 @@ from hardtack.cli.parser import Parser, whole_number
 from hardtack.cli.progress import Bars
 
 SUMMARY = "runs a recipe, a TOML of stages and grids; skips what is done, resumes where it stopped"
-EXAMPLE = "hardtack study recipes/first_look.toml --processes 2 --threads 2 --dry-run"
+EXAMPLE = "hardtack study recipes/first_look.toml --processes 2 --threads 2"
 
 
 def flags(parser: Parser, words: list[str]) -> None:
