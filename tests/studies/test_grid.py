@@ -192,20 +192,34 @@ def test_folders_are_short_and_different(tmp_path):
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ('method = "random"', 'method = "random"\nhard_concrete.price = 3',
-         "stage 'tickets': 'hard_concrete.price' is a setting of 'hard_concrete', which no cell of this stage "
-         "chooses; chosen: clean, random"),
+        (
+            'method = "random"',
+            'method = "random"\nhard_concrete.price = 3',
+            "stage 'tickets': 'hard_concrete.price' is a setting of 'hard_concrete', which no cell of this "
+            "stage chooses; chosen: clean, random",
+        ),
         ("epochs = 1\n", "epochs = 0\n", "stage 'dense': epochs 0.0, lr 0.001"),
-        ('method = "random"', 'method = "iterative"\niterative.share = 2',
-         "stage 'tickets': share 2.0 is not allowed; allowed: 0 < share < 1 (at seed = 0)"),
-        ("sparsity = [0.3, 0.5]", 'granularity = ["heads"]', "granularity 'heads' does not exist; did you mean 'head'?"),
-        ("sparsity = [0.3, 0.5]", 'sparsity = [0.3, "0.3"]', "two sparsities share the folder sparsity-0.3000"),
+        (
+            'method = "random"',
+            'method = "iterative"\niterative.share = 2',
+            "stage 'tickets': share 2.0 is not allowed; allowed: 0 < share < 1 (at seed = 0)",
+        ),
+        (
+            "sparsity = [0.3, 0.5]",
+            'granularity = ["heads"]',
+            "granularity 'heads' does not exist; did you mean 'head'?",
+        ),
+        (
+            "sparsity = [0.3, 0.5]",
+            'sparsity = [0.3, "0.3"]',
+            "two sparsities share the folder sparsity-0.3000",
+        ),
         ("examples = 6", "examples = 0", "stage 'attacked': examples = 0; allowed: 1 or more"),
         ('["deepwordbug"]', '["deepwordbug", "word_swap"]', "word_swap needs word_swap.neighbours"),
         ("seed = [0, 1]", "seed = [-1]", "seed -1 is not allowed"),
         ("query_limit = 20", "query_limit = -1", "query_limit = -1; allowed: 0"),
     ],
-)  # fmt: skip
+)
 def test_settings_that_cannot_be_are_refused_before_anything_runs(tmp_path, old, new, said):
     assert old in RECIPE
     with pytest.raises(InputError) as raised:

@@ -7,6 +7,7 @@ from hardtack.errors import InputError
 from hardtack.studies.reading import flat, read
 
 TRAIN = 'verb = "train"\nmodel = "tiny"\ntask = "made"\n'
+STAGE = "[[stage]]\n" + TRAIN
 EVALUATE = '[[stage]]\nname = "e"\nverb = "evaluate"\ntask = "made"\ntarget = "tiny"\n'
 
 
@@ -71,45 +72,81 @@ def test_stages_may_stand_in_any_order(tmp_path):
         ("[[stage]]\nname = 's t'\n", "stage 1 has the name 's t'; allowed: letters, digits, - _ ."),
         ("[[stage]]\nname = 's'\n", "stage 's': it has no verb; allowed: train, search, retrain, evaluate"),
         ("[[stage]]\nverb = 'trian'\n", "stage 'trian': verb 'trian' does not exist; did you mean 'train'?"),
-        ("[[stage]]\nverb = 'train'\ntask = 'made'", "stage 'train': it has no 'model'; a train stage needs one"),
-        ("[[stage]]\nverb = 'train'\nmodel = 'x'", "it has no 'task'; a train stage needs one (or in [common])"),
-        ("[[stage]]\nverb = 'search'\nmodel = 'x'\ntask = 'made'", "it has no 'method'; a search stage needs one"),
-        ("[[stage]]\n" + TRAIN + "epoch = 3", "stage 'train': unknown key 'epoch'; did you mean 'epochs'?"),
-        ("[[stage]]\n" + TRAIN + "freelb.step = 3", "unknown key 'freelb.step'; did you mean 'freelb.steps'? "
-         "allowed: freelb.radius, freelb.start, freelb.step_size, freelb.steps"),
-        ("[[stage]]\n" + TRAIN + "grid = {epoch = [3]}", "unknown key 'epoch' in grid; did you mean 'epochs'?"),
-        ("[[stage]]\n" + TRAIN + "grid = [3]", "grid is [3]; allowed: a table, {key = [value, value]}"),
-        ("[[stage]]\n" + TRAIN + "grid = {epochs = []}", "the axis 'epochs' of the grid is []; allowed: a list"),
-        ("[[stage]]\n" + TRAIN + "grid = {epochs = 3}", "the axis 'epochs' of the grid is 3; allowed: a list"),
-        ("[[stage]]\n" + TRAIN + "grid = {epochs = [3, 3.0]}", "the axis 'epochs' of the grid holds 3.0 twice"),
-        ("[[stage]]\n" + TRAIN + "epochs = 1\ngrid = {epochs = [3]}", "'epochs' stands in the stage and in its grid"),
-        ("[[stage]]\n" + TRAIN + "epochs = [1, 3]", "'epochs' takes one value; several go into grid = {epochs = ["),
-        ("[[stage]]\n" + TRAIN + "epochs = 'three'", "stage 'train': epochs = 'three' is not allowed; allowed: a number"),
-        ("[[stage]]\n" + TRAIN + "epochs = {a = 1}", "unknown key 'epochs.a'"),
-        ("[[stage]]\n" + TRAIN + "objective = 'freelib'", "objective 'freelib' does not exist; did you mean 'freelb'?"),
-        ("[[stage]]\n" + TRAIN + "keep = 1", "keep is 1; allowed: true or false"),
-        ("[[stage]]\n" + TRAIN + "[[stage]]\n" + TRAIN, "two stages are called 'train'; allowed: different names"),
-        ("[grid]\nseed = 1\n[[stage]]\n" + TRAIN, "the axis 'seed' of the grid is 1; allowed: a list of values"),
+        (
+            "[[stage]]\nverb = 'train'\ntask = 'made'",
+            "stage 'train': it has no 'model'; a train stage needs one",
+        ),
+        (
+            "[[stage]]\nverb = 'train'\nmodel = 'x'",
+            "it has no 'task'; a train stage needs one (or in [common])",
+        ),
+        (
+            "[[stage]]\nverb = 'search'\nmodel = 'x'\ntask = 'made'",
+            "it has no 'method'; a search stage needs one",
+        ),
+        (STAGE + "epoch = 3", "stage 'train': unknown key 'epoch'; did you mean 'epochs'?"),
+        (
+            STAGE + "freelb.step = 3",
+            "unknown key 'freelb.step'; did you mean 'freelb.steps'? "
+            "allowed: freelb.radius, freelb.start, freelb.step_size, freelb.steps",
+        ),
+        (STAGE + "grid = {epoch = [3]}", "unknown key 'epoch' in grid; did you mean 'epochs'?"),
+        (STAGE + "grid = [3]", "grid is [3]; allowed: a table, {key = [value, value]}"),
+        (STAGE + "grid = {epochs = []}", "the axis 'epochs' of the grid is []; allowed: a list"),
+        (STAGE + "grid = {epochs = 3}", "the axis 'epochs' of the grid is 3; allowed: a list"),
+        (STAGE + "grid = {epochs = [3, 3.0]}", "the axis 'epochs' of the grid holds 3.0 twice"),
+        (STAGE + "epochs = 1\ngrid = {epochs = [3]}", "'epochs' stands in the stage and in its grid"),
+        (STAGE + "epochs = [1, 3]", "'epochs' takes one value; several go into grid = {epochs = ["),
+        (STAGE + "epochs = 'three'", "stage 'train': epochs = 'three' is not allowed; allowed: a number"),
+        (STAGE + "epochs = {a = 1}", "unknown key 'epochs.a'"),
+        (STAGE + "objective = 'freelib'", "objective 'freelib' does not exist; did you mean 'freelb'?"),
+        (STAGE + "keep = 1", "keep is 1; allowed: true or false"),
+        (STAGE + STAGE, "two stages are called 'train'; allowed: different names"),
+        (
+            "[grid]\nseed = 1\n[[stage]]\n" + TRAIN,
+            "the axis 'seed' of the grid is 1; allowed: a list of values",
+        ),
         ("[grid]\nsplit = ['test']\n[[stage]]\n" + TRAIN, "unknown key 'split' in [grid]"),
         ("[grid]\nseed = [1]\n[[stage]]\nseed = 2\n" + TRAIN, "no stage takes the axis 'seed' of [grid]"),
-        ("[common]\nseed = 1\n[grid]\nseed = [1]\n[[stage]]\n" + TRAIN, "'seed' stands in [common] and in [grid]"),
-        ("[[stage]]\n" + TRAIN.replace("made", "$NO_SUCH/x"), "variable $NO_SUCH in '$NO_SUCH/x' is not set"),
-        ("[[stage]]\n" + TRAIN.replace("made", "a$"), "'a$' holds a $ without a name; allowed: $NAME, ${NAME}, $$"),
-        (EVALUATE.replace("tiny", "@dens") + "[[stage]]\nname = 'dense'\n" + TRAIN,
-         "stage 'e': target = '@dens' names no stage; did you mean '@dense'? allowed: @dense, @e"),
-        ("[[stage]]\nname = 'r'\nverb = 'retrain'\ntask = 'made'\nticket = '@d'\n[[stage]]\nname = 'd'\n" + TRAIN,
-         "stage 'r': ticket = '@d' is a stage of the verb train; allowed: search"),
-        ("[[stage]]\nname = 'a'\n" + TRAIN.replace("tiny", "@b") + "[[stage]]\nname = 'b'\n"
-         + TRAIN.replace("tiny", "@a"), "stages refer to each other in a circle: @a -> @b -> @a; allowed"),
+        (
+            "[common]\nseed = 1\n[grid]\nseed = [1]\n[[stage]]\n" + TRAIN,
+            "'seed' stands in [common] and in [grid]",
+        ),
+        (STAGE.replace("made", "$NO_SUCH/x"), "variable $NO_SUCH in '$NO_SUCH/x' is not set"),
+        (STAGE.replace("made", "a$"), "'a$' holds a $ without a name; allowed: $NAME, ${NAME}, $$"),
+        (
+            EVALUATE.replace("tiny", "@dens") + "[[stage]]\nname = 'dense'\n" + TRAIN,
+            "stage 'e': target = '@dens' names no stage; did you mean '@dense'? allowed: @dense, @e",
+        ),
+        (
+            "[[stage]]\nname = 'r'\nverb = 'retrain'\ntask = 'made'\nticket = '@d'\n[[stage]]\nname = 'd'\n"
+            + TRAIN,
+            "stage 'r': ticket = '@d' is a stage of the verb train; allowed: search",
+        ),
+        (
+            "[[stage]]\nname = 'a'\n"
+            + TRAIN.replace("tiny", "@b")
+            + "[[stage]]\nname = 'b'\n"
+            + TRAIN.replace("tiny", "@a"),
+            "stages refer to each other in a circle: @a -> @b -> @a; allowed",
+        ),
         ("[[stage]]\nname = 'a'\n" + TRAIN.replace("tiny", "@a"), "in a circle: @a -> @a"),
         ("explores = true\n" + EVALUATE, "stage 'e': seed 0 in a study that explores; allowed: 100 or more"),
-        ("explores = true\n" + EVALUATE + "seed = 100", "split = 'test' in a study that explores; allowed: 'val"),
-        ("explores = true\n[grid]\nseed = [100, 7]\n" + EVALUATE, "stage 'e': seed 7 in a study that explores"),
+        (
+            "explores = true\n" + EVALUATE + "seed = 100",
+            "split = 'test' in a study that explores; allowed: 'val",
+        ),
+        (
+            "explores = true\n[grid]\nseed = [100, 7]\n" + EVALUATE,
+            "stage 'e': seed 7 in a study that explores",
+        ),
         (EVALUATE + "grid = {sparsity = [0.3]}", "unknown key 'sparsity' in grid"),
-        ("[[stage]]\nverb = 'search'\nmethod = 'random'\nmodel = 'x'\ntask = 'made'\nsparsity = 1.5",
-         "stage 'search': sparsity '1.5': '1.5' is not a fraction"),
+        (
+            "[[stage]]\nverb = 'search'\nmethod = 'random'\nmodel = 'x'\ntask = 'made'\nsparsity = 1.5",
+            "stage 'search': sparsity '1.5': '1.5' is not a fraction",
+        ),
     ],
-)  # fmt: skip
+)
 def test_mistakes(tmp_path, text, said):
     line = refused(tmp_path, text)
     assert said in line, line

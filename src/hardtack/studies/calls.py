@@ -91,7 +91,7 @@ def arguments(verb: Verb, settings: Settings) -> tuple[tuple[Any, ...], dict[str
     parts = parts_of(verb, settings)
     first = (parts.pop("method"),) if "method" in parts else ()
     names = {key: name for name, key in RENAMED.items()}
-    hints = verb.takes()
+    hints = verb.takes
     plain = {
         names.get(key, key): _python(value, hints[key].annotation)
         for key, value in _plain(verb, settings).items()
@@ -113,7 +113,7 @@ def words(verb: Verb, settings: Settings, *, out: str | Path) -> list[str]:
     if "method" in verb.tables:
         line.append(settings["method"])
     line += [settings[verb.subject], "--task", settings["task"]]
-    known = verb.takes()
+    known = verb.takes
     for key, value in settings.items():
         owner = owner_of(key)
         if key in (verb.subject, "task", "method") or (owner and owner not in chosen(verb, settings)):
@@ -138,7 +138,7 @@ def resolved(verb: Verb, settings: Settings) -> dict[str, Json]:
 
     Names of places (task, models, tables of words) are left out: their content counts, by other means.
     """
-    known = verb.takes()
+    known = verb.takes
     found: dict[str, Json] = {
         key: value
         for key, value in _plain(verb, settings).items()

@@ -43,7 +43,7 @@ def _stage(
     recipe: Recipe, stage: Stage, made: Mapping[str, list[Made]], out: Path, contents: Contents
 ) -> Iterator[list[Made]]:
     """Yield, cell by cell, what references to the stage can mean."""
-    keys = stage.verb.takes()
+    keys = stage.verb.takes
     shared = {k: v for k, v in recipe.grid.items() if k in keys and k not in {**stage.fixed, **stage.grid}}
     axes = {Axis("", key): values for key, values in shared.items()}
     axes |= {Axis(stage.name, key): values for key, values in stage.grid.items()}

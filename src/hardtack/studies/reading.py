@@ -119,7 +119,7 @@ class Reader:
             self.wrong(f"it has no verb; allowed: {', '.join(VERBS)}", name)
         self.attempt(lambda: one_of("verb", entry["verb"], VERBS), name)
         verb = VERBS[entry["verb"]]
-        keys = verb.takes()
+        keys = verb.takes
         own = flat({key: value for key, value in entry.items() if key not in OWN})
         grid = entry.get("grid", {})
         if not isinstance(grid, dict):
@@ -155,14 +155,12 @@ class Reader:
     def axes(self, stage: str, shared: Mapping[str, Json], stages: list[Stage]) -> dict[str, list[Json]]:
         """Check the shared axes: each is a key of some stage that does not fix it."""
         found = {}
-        allowed = {key for one in stages for key in one.verb.takes()}
+        allowed = {key for one in stages for key in one.verb.takes}
         self.known("[grid]", shared, allowed)
         for key, values in shared.items():
             if key in self.content.get("common", {}):
                 self.wrong(f"{key!r} stands in [common] and in [grid]; allowed: one of them")
-            takers = [
-                one for one in stages if key in one.verb.takes() and key not in {**one.fixed, **one.grid}
-            ]
+            takers = [one for one in stages if key in one.verb.takes and key not in {**one.fixed, **one.grid}]
             if not takers:
                 self.wrong(f"no stage takes the axis {key!r} of [grid]: each fixes it or has no such key")
             found[key] = self.axis(takers[0].verb, key, values, "")
@@ -182,7 +180,7 @@ class Reader:
         """Check one value, and fill its variables in."""
         if isinstance(value, dict):
             self.wrong(f"{key!r} is a table; allowed: a value", stage)
-        if isinstance(value, list) and not takes_a_list(verb.takes()[key].annotation):
+        if isinstance(value, list) and not takes_a_list(verb.takes[key].annotation):
             self.wrong(f"{key!r} takes one value; several go into grid = {{{key} = {value}}}", stage)
         value = self.filled(value, stage)
         try:

@@ -10,6 +10,7 @@ import inspect
 import typing
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from hardtack import stages
@@ -53,6 +54,7 @@ class Verb:
     refers: Mapping[str, tuple[str, ...]]
     tables: tuple[str, ...]
 
+    @cached_property
     def takes(self) -> dict[str, Key]:
         """List every key that a stage of this verb may hold."""
         function = getattr(stages, self.name)
@@ -101,7 +103,7 @@ def checked(verb: Verb, key: str, value: Json) -> Json:
     if key in TABLES:
         for name in value if isinstance(value, list) else [value]:
             one_of(key, name, TABLES[key])
-    known = verb.takes()[key]
+    known = verb.takes[key]
     if known.annotation is Sparsity:
         Sparsity.parse(str(value))
         return value
