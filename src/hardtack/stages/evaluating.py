@@ -22,6 +22,7 @@ from hardtack.runs import Json, Run, Watch
 from hardtack.stages.common import Common, open_run, provenance_of, settle
 from hardtack.stages.fitting import ticket_folder
 from hardtack.stages.planning import total
+from hardtack.stages.reproducing import reproducible
 from hardtack.stages.rows import Rows, lines_of
 from hardtack.tasks.task import Task
 from hardtack.tasks.text import Encoder
@@ -43,6 +44,7 @@ class Target(NamedTuple):
     folder: Path | None
 
 
+@reproducible
 def evaluate(
     target: str | Path,
     *,

@@ -25,6 +25,7 @@ from hardtack.stages.common import (
     settle,
 )
 from hardtack.stages.planning import plan
+from hardtack.stages.reproducing import reproducible
 from hardtack.tasks.task import Task
 from hardtack.ticket import Ticket
 from hardtack.training.adversarial import Clean, Objective
@@ -56,6 +57,7 @@ class Fit:
             )
 
 
+@reproducible
 def train(
     model: str,
     *,
@@ -107,6 +109,7 @@ def train(
     )
 
 
+@reproducible
 def retrain(
     ticket: str | Path,
     *,

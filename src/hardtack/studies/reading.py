@@ -4,7 +4,7 @@ import os
 import re
 import string
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,13 +12,18 @@ from typing import Any
 from hardtack.errors import InputError, nearest
 from hardtack.runs import Json
 from hardtack.stages.common import Common
+from hardtack.stages.demonstrating import embedded_model
 from hardtack.studies.recipe import Recipe, Stage, is_reference
 from hardtack.studies.values import one_of, takes_a_list
 from hardtack.studies.verbs import VERBS, Verb, checked, fields
 
 TOP = ("name", "results", "explores", "common", "grid", "stage")
 OWN = ("name", "verb", "grid", "keep")
-DATA = {"HARDTACK_DATA": "../shared/data"}  # where it is looked for when the environment does not say
+DEFAULTS: Mapping[str, Callable[[], str]] = {
+    "HARDTACK_DATA": lambda: "../shared/data",
+    "HARDTACK_MINILM": embedded_model,  # of the extra "demo"
+}
+"""What stands for a variable that the environment does not set."""
 FIRST_EXPLORING = 100
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -196,7 +201,9 @@ class Reader:
         if not isinstance(value, str) or "$" not in value:
             return value
         try:
-            full = string.Template(value).substitute({**DATA, **os.environ})
+            template = string.Template(value)
+            known = {name: make() for name, make in DEFAULTS.items() if name in template.get_identifiers()}
+            full = template.substitute({**known, **os.environ})
         except KeyError as error:
             self.wrong(f"variable ${error.args[0]} in {value!r} is not set; set it in the environment", stage)
         except ValueError:
