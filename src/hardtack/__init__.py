@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from hardtack.loading import load
     from hardtack.prunable import Prunable
     from hardtack.stages import Common, demo, evaluate, retrain, search, train
+    from hardtack.studies import study
     from hardtack.tasks.task import Task
     from hardtack.tasks.text import load_task
     from hardtack.ticket import Ticket
@@ -26,6 +27,7 @@ __all__ = [
     "load_task",
     "retrain",
     "search",
+    "study",
     "train",
 ]
 
@@ -34,6 +36,7 @@ _HOMES = {
     "hardtack.loading": ("load",),
     "hardtack.prunable": ("Prunable",),
     "hardtack.stages": ("Common", "demo", "evaluate", "retrain", "search", "train"),
+    "hardtack.studies": ("study",),
     "hardtack.tasks.task": ("Task",),
     "hardtack.tasks.text": ("load_task",),
     "hardtack.ticket": ("Ticket",),

@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Sequence
 
 from hardtack import __version__
+<<<<<<< HEAD
 from hardtack.cli.failures import one_line
 from hardtack.cli.output import (
     json_line,
@@ -16,10 +17,13 @@ from hardtack.cli.output import (
     plan_text,
     process_number,
 )
+=======
+from hardtack.cli.output import json_line, only_the_result_on_stdout, plan_text
+>>>>>>> study
 from hardtack.cli.parser import Parser
 from hardtack.cli.progress import Bars
 from hardtack.cli.verbs import VERBS
-from hardtack.errors import InputError, nearest
+from hardtack.errors import InputError, nearest, one_line
 
 DONE, OURS, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
 
@@ -74,10 +78,14 @@ def _run(words: list[str]) -> int:
         stack.enter_context(only_the_result_on_stdout(args.json))
         watch = stack.enter_context(Bars())
         result = verb.run(args, watch)
+<<<<<<< HEAD
     leave_the_others()
     people = plan_text if args.dry_run else verb.text
+=======
+    people = getattr(verb, "plan", plan_text) if args.dry_run else verb.text
+>>>>>>> study
     print(json_line(result) if args.json else people(result), flush=True)
-    return DONE
+    return verb.status(result) if hasattr(verb, "status") else DONE
 
 
 def overview() -> str:

@@ -10,6 +10,7 @@ import numpy as np
 
 from hardtack.errors import InputError
 from hardtack.reports.folders import Row, read_recipe, read_rows
+from hardtack.reports.study import show_study, study_text
 from hardtack.reports.table import rows_text
 from hardtack.reports.text import facts_text, table
 
@@ -28,7 +29,7 @@ class Reading:
 
 
 def show(thing: str, reading: Reading | None = None) -> Row:
-    """Describe a ticket, model or run folder, or a task, as a JSON-able dict whose `kind` says which it is.
+    """Describe a ticket, model, run or study folder, or a task, as a dict whose `kind` says which it is.
 
     Raises:
         InputError: when `thing` is none of them.
@@ -36,14 +37,17 @@ def show(thing: str, reading: Reading | None = None) -> Row:
     path = Path(thing).expanduser()
     if (path / "ticket.json").is_file():
         return show_ticket(path)
+    if (path / "study.json").is_file():
+        return show_study(path)
     if (path / "recipe.json").is_file():
         return show_run(path)
     if (path / "config.json").is_file():
         return show_model(path)
     if path.is_dir() and not {file.stem for file in path.iterdir()} & {"train", "validation", "test"}:
         raise InputError(
-            f"{thing!r} is a folder with nothing to show; allowed: a ticket (ticket.json), a run "
-            "(recipe.json), a model (config.json), a task (train, validation or test files)"
+            f"{thing!r} is a folder with nothing to show; allowed: a ticket (ticket.json), a study "
+            "(study.json), a run (recipe.json), a model (config.json), a task (train, validation or test "
+            "files)"
         )
     return show_task(thing, reading or Reading())
 
@@ -165,9 +169,8 @@ def _disk_bytes(folder: Path) -> int:
 
 def show_text(result: Row) -> str:
     """Render what `show` found as plain tables."""
-    return {"ticket": _ticket_text, "model": facts_text, "run": _run_text, "task": _task_text}[
-        result["kind"]
-    ](result)
+    render = {"ticket": _ticket_text, "model": facts_text, "run": _run_text, "task": _task_text}
+    return {**render, "study": study_text}[result["kind"]](result)
 
 
 def _ticket_text(result: Row) -> str:

@@ -29,6 +29,7 @@ from hardtack.stages.common import (
 )
 from hardtack.stages.fitting import ticket_folder
 from hardtack.stages.planning import total
+from hardtack.stages.reproducing import reproducible
 from hardtack.stages.rows import Rows, lines_of
 from hardtack.tasks.task import Task
 from hardtack.tasks.text import Encoder
@@ -50,6 +51,7 @@ class Target(NamedTuple):
     folder: Path | None
 
 
+@reproducible
 def evaluate(
     target: str | Path,
     *,

@@ -26,6 +26,7 @@ from hardtack.stages.common import (
     tokenizer_digest,
 )
 from hardtack.stages.planning import plan
+from hardtack.stages.reproducing import reproducible
 from hardtack.tasks.task import Task
 from hardtack.ticket import Ticket
 from hardtack.training.adversarial import Clean, Objective
@@ -57,6 +58,7 @@ class Fit:
             )
 
 
+@reproducible
 def train(
     model: str,
     *,
@@ -108,6 +110,7 @@ def train(
     )
 
 
+@reproducible
 def retrain(
     ticket: str | Path,
     *,

@@ -24,10 +24,12 @@ from hardtack.stages.common import (
 from hardtack.stages.fitting import train
 from hardtack.stages.planning import plan
 from hardtack.stages.planning import total as planned
+from hardtack.stages.reproducing import reproducible
 from hardtack.ticket import fingerprint
 from hardtack.training.adversarial import OBJECTIVES, Objective
 
 
+@reproducible
 def search(
     method: Search,
     model: str,

@@ -2,12 +2,17 @@
 
 A verb module has SUMMARY and EXAMPLE for the help pages, `flags(parser, words)` that adds its flags,
 `run(args, watch)` that calls the layer below and returns its JSON-able dict, and `text(result)` that renders
-that dict. Model libraries are imported inside functions, so that `hardtack --help` answers at once.
+that dict; where a verb has its own, `plan(result)` renders a dry run and `status(result)` is the exit
+status. Model libraries are imported inside functions, so that `hardtack --help` answers at once.
 """
 
 from types import ModuleType
 
+<<<<<<< HEAD
 from hardtack.cli.verbs import compare, demo, evaluate, retrain, runs, search, show, train
+=======
+from hardtack.cli.verbs import compare, demo, evaluate, retrain, search, show, study, train
+>>>>>>> study
 
 VERBS: dict[str, ModuleType] = {
     "demo": demo,
@@ -15,6 +20,7 @@ VERBS: dict[str, ModuleType] = {
     "search": search,
     "retrain": retrain,
     "evaluate": evaluate,
+    "study": study,
     "show": show,
     "compare": compare,
     "runs": runs,

@@ -6,8 +6,7 @@ import os
 import pytest
 import torch
 
-from hardtack.cli.failures import MEMORY, one_line
-from hardtack.errors import InputError
+from hardtack.errors import MEMORY, InputError, one_line
 
 
 def test_wrong_input_is_said_in_one_line():

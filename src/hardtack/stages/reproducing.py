@@ -1,0 +1,95 @@
+"""`recipe.toml` in a run's folder: a study of one stage that does the same again."""
+
+import dataclasses
+import functools
+import inspect
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+from hardtack.runs import Json, write_atomic
+from hardtack.select import Sparsity
+from hardtack.stages.common import Common
+
+P = ParamSpec("P")
+R = TypeVar("R")
+FILE = "recipe.toml"
+
+
+def reproducible(stage: Callable[P, R]) -> Callable[P, R]:
+    """Let a stage leave the recipe that reproduces it beside its result.
+
+    Where several commands evaluated into one folder it is the last one's. What has no text, such as a table
+    of words given in Python, has no recipe.
+    """
+
+    @functools.wraps(stage)
+    def reproduced(*values: P.args, **named: P.kwargs) -> R:
+        result = stage(*values, **named)
+        bound = inspect.signature(stage).bind(*values, **named)
+        if not bound.arguments.get("dry_run"):
+            text = recipe(stage.__name__, bound.arguments)
+            if text is not None:
+                write_atomic(Path(bound.arguments["out"]) / FILE, text)
+        return result
+
+    return reproduced
+
+
+def recipe(verb: str, arguments: Mapping[str, Any]) -> str | None:
+    """Write a stage's arguments as a recipe; None where one of them is no text, number or list."""
+    keys: dict[str, Json] = {}
+    sparsities: list[Json] = []
+    for name, value in arguments.items():
+        if name in ("out", "watch", "dry_run") or value is None:
+            continue
+        if name in ("method", "objective"):
+            keys |= {name: value.name, **_settings(value, f"{value.name}.")}
+            sparsities += [_sparsity(one) for one in getattr(value, "sparsities", ())]
+        elif name == "attacks":
+            keys["attack"] = [one.name for one in value]
+            keys |= {key: setting for one in value for key, setting in _settings(one, f"{one.name}.").items()}
+        elif name == "common":
+            keys |= _settings(value, "")
+        else:
+            keys["from" if name == "start" else name] = value
+    lines = ["[[stage]]", f'verb = "{verb}"']
+    try:
+        lines += [f"{key} = {_value(value)}" for key, value in keys.items()]
+        lines += [f"grid = {{sparsity = {_value(sparsities)}}}"] if sparsities else []
+    except TypeError:
+        return None
+    return "\n".join(lines) + "\n"
+
+
+def _settings(part: Any, prefix: str) -> dict[str, Any]:
+    """Return the fields that differ from their default; of `Common` also those that cannot change results."""
+    fields = [field for field in dataclasses.fields(part) if field.name != "sparsities"]
+    found = {f"{prefix}{field.name}": (getattr(part, field.name), field.default) for field in fields}
+    named = isinstance(part, Common)  # a seed of 0 is said, because it names the cell
+    return {
+        key: value for key, (value, default) in found.items() if value != default or (named and key == "seed")
+    }
+
+
+def _sparsity(value: Sparsity) -> Json:
+    """Write a sparsity as it is typed."""
+    if value.fraction is not None:
+        return value.fraction
+    if value.per_kind:
+        return ",".join(f"{kind}={share}" for kind, share in value.per_kind)
+    return "learned" if value.learned else "{}:{}".format(*(value.banks or ()))
+
+
+def _value(value: Any) -> str:
+    """Write a value as TOML, which for these kinds is JSON; raises TypeError for any other kind."""
+    if isinstance(value, tuple | list):
+        return f"[{', '.join(map(_value, value))}]"
+    if isinstance(value, Path):
+        value = str(value)
+    if isinstance(value, str):
+        return json.dumps(value.replace("$", "$$"), ensure_ascii=False).replace("\x7f", "\\u007f")
+    if isinstance(value, bool | int | float):
+        return json.dumps(value)
+    raise TypeError(type(value).__name__)
