@@ -73,11 +73,9 @@ def test_help_is_fast_and_imports_no_model_library():
 
 
 def test_the_verbs_of_the_contract():
-<<<<<<< HEAD
-    assert list(VERBS) == ["demo", "train", "search", "retrain", "evaluate", "show", "compare", "runs"]
-=======
-    assert list(VERBS) == ["demo", "train", "search", "retrain", "evaluate", "study", "show", "compare"]
->>>>>>> study
+    assert list(VERBS) == [
+        "demo", "train", "search", "retrain", "evaluate", "study", "show", "compare", "runs",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("verb", VERBS)

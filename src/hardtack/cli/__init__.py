@@ -7,8 +7,6 @@ import traceback
 from collections.abc import Sequence
 
 from hardtack import __version__
-<<<<<<< HEAD
-from hardtack.cli.failures import one_line
 from hardtack.cli.output import (
     json_line,
     leave_the_others,
@@ -17,9 +15,6 @@ from hardtack.cli.output import (
     plan_text,
     process_number,
 )
-=======
-from hardtack.cli.output import json_line, only_the_result_on_stdout, plan_text
->>>>>>> study
 from hardtack.cli.parser import Parser
 from hardtack.cli.progress import Bars
 from hardtack.cli.verbs import VERBS
@@ -78,12 +73,8 @@ def _run(words: list[str]) -> int:
         stack.enter_context(only_the_result_on_stdout(args.json))
         watch = stack.enter_context(Bars())
         result = verb.run(args, watch)
-<<<<<<< HEAD
     leave_the_others()
-    people = plan_text if args.dry_run else verb.text
-=======
     people = getattr(verb, "plan", plan_text) if args.dry_run else verb.text
->>>>>>> study
     print(json_line(result) if args.json else people(result), flush=True)
     return verb.status(result) if hasattr(verb, "status") else DONE
 

@@ -8,11 +8,7 @@ status. Model libraries are imported inside functions, so that `hardtack --help`
 
 from types import ModuleType
 
-<<<<<<< HEAD
-from hardtack.cli.verbs import compare, demo, evaluate, retrain, runs, search, show, train
-=======
-from hardtack.cli.verbs import compare, demo, evaluate, retrain, search, show, study, train
->>>>>>> study
+from hardtack.cli.verbs import compare, demo, evaluate, retrain, runs, search, show, study, train
 
 VERBS: dict[str, ModuleType] = {
     "demo": demo,
