@@ -15,11 +15,10 @@ from typing import Any, Protocol
 
 import filelock
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from hardtack.errors import InputError
+from hardtack.storage import append, load_tensors, save_tensors, write_atomic
 
 Json = Any
 Watch = Callable[[str, int, int], None]
@@ -53,40 +52,6 @@ def key(seed: int, label: str, step: int = 0, example: str | int | None = None) 
 def generator(seed: int, label: str, step: int = 0, example: str | int | None = None) -> torch.Generator:
     """Return the random stream of (seed, label, step, example): the same in every process and resume."""
     return torch.Generator().manual_seed(key(seed, label, step, example))
-
-
-def write_atomic(path: Path, data: bytes | str) -> None:
-    """Write a file so that a reader sees the old content or the new, never a part, even after a kill."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with open(temporary, "wb") as stream:
-            stream.write(data.encode() if isinstance(data, str) else data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def save_tensors(path: Path, tensors: Mapping[str, Tensor], **metadata: Json) -> None:
-    """Write tensors and a little JSON atomically as a safetensors file."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        held = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        save_file(held, temporary, metadata={"json": json.dumps(metadata)})
-        with open(temporary, "rb+") as stream:
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Json]]:
-    """Read what `save_tensors` wrote."""
-    with safe_open(path, framework="pt") as stream:
-        metadata = json.loads((stream.metadata() or {}).get("json", "{}"))
-        names = list(stream.keys())
-        return {name: stream.get_tensor(name) for name in names}, metadata
 
 
 def identify(
@@ -267,7 +232,7 @@ class Run:
         """Append one line of numbers to log.jsonl."""
         if self.folder is not None and self.writes:
             line = {"part": self.prefix, **numbers, "at": round(time.time(), 3)}
-            _append(self.folder / "log.jsonl", (json.dumps(line) + "\n").encode())
+            append(self.folder / "log.jsonl", (json.dumps(line) + "\n").encode())
             if self.mirror is not None:
                 self.mirror(self.prefix, numbers)
 
@@ -386,18 +351,6 @@ def _tidy(folder: Path) -> None:
     log = folder / "log.jsonl"
     if log.exists() and not (content := log.read_bytes()).endswith(b"\n"):
         os.truncate(log, content.rfind(b"\n") + 1)  # else the next line would be lost with the half one
-
-
-def _append(path: Path, line: bytes) -> None:
-    """Append a line as a whole: where the disk is full, what fitted of it is cut off again."""
-    with open(path, "ab", buffering=0) as stream:
-        before = stream.tell()
-        try:
-            while line:
-                line = line[stream.write(line) :]
-        except OSError:
-            stream.truncate(before)
-            raise
 
 
 def _is_ours(path: Path) -> bool:

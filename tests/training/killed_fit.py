@@ -13,8 +13,9 @@ from types import SimpleNamespace
 import torch
 from torch import nn
 
-from hardtack.runs import Run, generator, save_tensors
+from hardtack.runs import Run, generator
 from hardtack.schedule import WarmupDecay
+from hardtack.storage import save_tensors
 from hardtack.tasks.task import Batch
 from hardtack.training.adversarial import FreeLB
 from hardtack.training.loop import fit_steps

@@ -14,7 +14,7 @@ from tests.training.together import CASES, ROWS, SIZE, STEPS, batch_norm, fit
 from torch import Tensor
 
 from hardtack.errors import InputError
-from hardtack.runs import load_tensors
+from hardtack.storage import load_tensors
 from hardtack.tasks.task import Batch
 from hardtack.training.adversarial import Clean, FreeLB
 from hardtack.training.processes import Processes, check_launcher, own_device, started

@@ -21,9 +21,10 @@ from hardtack.errors import InputError
 from hardtack.methods import METHODS
 from hardtack.methods.search import Data
 from hardtack.prunable import Prunable
-from hardtack.runs import Run, save_tensors
+from hardtack.runs import Run
 from hardtack.schedule import Constant, WarmupDecay
 from hardtack.select import Sparsity
+from hardtack.storage import save_tensors
 from hardtack.tasks.task import Batch
 from hardtack.ticket import Base
 from hardtack.training.adversarial import Clean, FreeLB

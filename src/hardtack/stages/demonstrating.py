@@ -15,12 +15,13 @@ from hardtack.methods.hard_concrete import HardConcrete
 from hardtack.methods.iterative import Iterative
 from hardtack.methods.random import Random
 from hardtack.methods.search import Search
-from hardtack.runs import Json, Watch, write_atomic
+from hardtack.runs import Json, Watch
 from hardtack.select import Sparsity
 from hardtack.stages.common import Common, one_process, open_run, result_of, settings_of, settle
 from hardtack.stages.evaluating import evaluate
 from hardtack.stages.fitting import retrain, train
 from hardtack.stages.searching import search
+from hardtack.storage import write_atomic
 from hardtack.tasks.made import NEIGHBOURS
 from hardtack.training.adversarial import Clean, FreeLB, Objective
 

@@ -8,9 +8,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
-from hardtack.runs import Json, write_atomic
+from hardtack.runs import Json
 from hardtack.select import Sparsity
 from hardtack.stages.common import Common
+from hardtack.storage import write_atomic
 
 P = ParamSpec("P")
 R = TypeVar("R")

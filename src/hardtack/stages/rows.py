@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from hardtack.evaluation.attacks.protocol import Outcome
-from hardtack.runs import write_atomic
+from hardtack.storage import write_atomic
 
 
 class Rows:

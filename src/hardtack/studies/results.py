@@ -14,8 +14,9 @@ from typing import Any
 
 from hardtack import cost
 from hardtack.errors import InputError
-from hardtack.runs import Json, write_atomic
+from hardtack.runs import Json
 from hardtack.stages.rows import lines_of
+from hardtack.storage import write_atomic
 from hardtack.studies.cells import Cell
 from hardtack.studies.states import States, result_of
 

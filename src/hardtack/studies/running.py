@@ -11,7 +11,8 @@ import filelock
 import torch
 
 from hardtack.errors import InputError
-from hardtack.runs import Json, Watch, write_atomic
+from hardtack.runs import Json, Watch
+from hardtack.storage import write_atomic
 from hardtack.studies.calls import words
 from hardtack.studies.cells import Cell
 from hardtack.studies.contents import Contents
