@@ -60,6 +60,8 @@ def describe(app: Sphinx, page: str, template: str, context: dict[str, Any], doc
 def plain_docstrings(app: Sphinx, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
     """Escape a docstring before napoleon reads it."""
     lines[:] = escaped(lines)
+    if what in ("attribute", "data"):
+        lines.insert(0, "\\ ")  # nothing, but what stands before a colon in a first line is taken for a type
 
 
 def plain_signature(
@@ -69,11 +71,17 @@ def plain_signature(
     return signature and signature.replace("<factory>", "..."), returns
 
 
+def without_aliases(app: Sphinx, what: str, name: str, thing: Any, skip: bool, options: Any) -> bool | None:
+    """Leave out the fields of named tuples ("Alias for field number 0"); their class describes them."""
+    return True if str(getattr(thing, "__doc__", "")).startswith("Alias for field number") else None
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     """Connect everything to Sphinx."""
     app.add_directive("facts", Facts)
     app.connect("builder-inited", write_pages)
     app.connect("html-page-context", describe)
     app.connect("autodoc-process-docstring", plain_docstrings, priority=400)  # napoleon has 500
+    app.connect("autodoc-skip-member", without_aliases)
     app.connect("autodoc-process-signature", plain_signature)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
