@@ -64,12 +64,12 @@ def size(folder: Path) -> int:
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
-def record(page: str, folder: Path) -> tuple[str, list[tuple[str, float]]]:
+def record(page: str, folder: Path) -> tuple[str, list[tuple[Command, float]]]:
     """Run every block of the page in order; return the page as it should be, and what each command took."""
     # A shell's background jobs ignore Ctrl-C, and so would our commands: ignoring is inherited, handlers not.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     done: list[tuple[Block, str]] = []
-    took: list[tuple[str, float]] = []
+    took: list[tuple[Command, float]] = []
     for block in blocks(page):
         if block.language == "python":
             subprocess.run([sys.executable, "-c", block.text], cwd=folder, check=True)
@@ -79,18 +79,18 @@ def record(page: str, folder: Path) -> tuple[str, list[tuple[str, float]]]:
             print(command.line, file=sys.stderr, flush=True)
             shown, seconds = run(command, folder)
             text += "\n".join([f"$ {command.line}", *shown]) + "\n"
-            took.append((command.line, seconds))
+            took.append((command, seconds))
         done.append((block, text))
     for block, text in reversed(done):
         page = page[: block.start] + text + page[block.end :]
     return page, took
 
 
-def measured(took: Sequence[tuple[str, float]], folder: Path, load: Sequence[float]) -> str:
+def measured(took: Sequence[tuple[Command, float]], folder: Path, load: Sequence[float]) -> str:
     """Say what the commands took, on what machine, and how busy it was."""
     machine = hardware("cpu")
     total = sum(seconds for _, seconds in took)
-    rows = [(code(_short(line)), second_text(seconds)) for line, seconds in took]
+    rows = [(_short(command), second_text(seconds)) for command, seconds in took]
     rows.append(("all of them", second_text(total)))
     return (
         f"One run with PyTorch {torch.__version__} on {os.cpu_count()} cores of {machine['processor']} "
@@ -103,11 +103,13 @@ def measured(took: Sequence[tuple[str, float]], folder: Path, load: Sequence[flo
     )
 
 
-def _short(line: str) -> str:
-    """Return a command without what it shares with the others."""
-    words = shlex.split(line)
-    kept = words[:3] + ([f"--out {words[words.index('--out') + 1]}"] if "--out" in words else [])
-    return "python ..." if words[0] == "python" else " ".join(kept)
+def _short(command: Command) -> str:
+    """Return a command without what it shares with the others, and how it ended where that is not well."""
+    words = shlex.split(command.line)
+    kept = words[:3] if words[0] == "hardtack" else [words[0], "..."]
+    kept += words[words.index("--out") :][:2] if "--out" in words else []
+    kept += ["--dry-run"] if "--dry-run" in words else []
+    return code(" ".join(kept)) + {0: "", 2: " (refused)", 130: " (interrupted)"}[command.status]
 
 
 def main() -> None:

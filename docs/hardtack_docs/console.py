@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 FENCE = re.compile(r"^```(console|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+COMPLAINT = re.compile(r"hardtack( \w+)?: ")  # the one line of exit status 2, or of Ctrl-C
 INTERRUPT = "^C"
 
 
@@ -24,7 +25,7 @@ class Command(NamedTuple):
         """The exit status that the page promises: a line of complaint means 2, Ctrl-C 130."""
         if self.interrupted:
             return 130
-        return 2 if any(line.startswith("hardtack: ") for line in self.shown) else 0
+        return 2 if any(COMPLAINT.match(line) for line in self.shown) else 0
 
 
 class Block(NamedTuple):

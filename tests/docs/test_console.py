@@ -26,7 +26,13 @@ def test_output_without_a_command_is_refused():
 
 @pytest.mark.parametrize(
     ("shown", "status"),
-    [((), 0), (("hardtack: no",), 2), (("^C", "hardtack: interrupted"), 130), (("says hardtack: no",), 0)],
+    [
+        ((), 0),
+        (("hardtack: no",), 2),
+        (("hardtack search: no",), 2),
+        (("^C", "hardtack: interrupted"), 130),
+        (("says hardtack: no",), 0),
+    ],
 )
 def test_a_page_promises_an_exit_status(shown, status):
     assert Command("hardtack x", shown).status == status
