@@ -1,10 +1,11 @@
 """Where the disk is full or read-only, or two start at once: one line, status 2, and nothing is lost."""
 
+import re
 import shutil
 
 import pytest
 from tests.commands import COMMANDS, made, whole
-from tests.disks import LIMITED, MOUNTED, mechanisms, read_only, starved
+from tests.disks import mechanisms, read_only, starved
 from tests.forked import forked, kinds, operations
 from tests.kills import digest, run_killed, timeless_log
 
@@ -17,11 +18,27 @@ def place(tmp_path_factory):
 
 
 def moments_of(place, name):
-    """Return the moments before everything that a command does to its files."""
+    """Return the moments before the first writing of each kind: files (numbers in names aside) and folders.
+
+    What native code writes follows the folder that is made for it. Rows and outcomes count twice: the second
+    writing copies the first.
+    """
     out = place / name / "listed"
     done = operations(COMMANDS[name](place, out), out, place / name / "operations")
     shutil.rmtree(out)
-    return kinds(done, out)
+    found = {}
+    for moment in kinds(done, out):
+        again = moment.count if "rows" in moment.what or "outcomes" in moment.what else 1
+        if moment.what.startswith(("open", "os.mkdir")):
+            found.setdefault((re.sub(r"[0-9a-f]*\d[0-9a-f]*", "N", moment.what), again), moment)
+    return list(found.values())
+
+
+def one_line(said):
+    """Return the only line that is no progress (which slow machines print too)."""
+    (line,) = [line for line in said.splitlines() if not re.search(r"\d+/\d+ \[\d+:\d+<", line)]
+    assert line.startswith("hardtack: ")
+    return line
 
 
 def check_starved(place, name, mechanism, moments):
@@ -34,8 +51,7 @@ def check_starved(place, name, mechanism, moments):
         assert one["status"] in (0, 2), what  # 0: nothing more had to be written
         if one["status"] == 2:
             stopped.add(moment.what)
-            assert one["said"].count("\n") == 1, what
-            assert any(words in one["said"] for words in FULL), what
+            assert any(words in one_line(one["said"]) for words in FULL), what
         assert one["left"] == [], what
         assert one["resumed"] == 0, what
         assert (one["digest"], one["log"]) == expected, what
@@ -51,11 +67,9 @@ def test_a_full_disk(place):
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("mechanism", [MOUNTED, LIMITED])
 @pytest.mark.parametrize("name", COMMANDS)
-def test_a_full_disk_at_every_kind_of_write(place, name, mechanism):
-    if mechanism not in mechanisms():
-        mechanism = LIMITED
+def test_a_full_disk_at_every_kind_of_write(place, name):
+    mechanism = mechanisms()[list(COMMANDS).index(name) % len(mechanisms())]  # both, in turn
     stopped = check_starved(place, name, mechanism, moments_of(place, name))
     for kind in ("recipe.json", "log.jsonl", "DONE"):
         assert any(kind in what for what in stopped), kind
@@ -100,8 +114,8 @@ def test_a_read_only_place(place):
         good, bad = found[: -len(refused)], found[-len(refused) :]
         assert [status for status, _ in good] == [0] * len(good), found
         for status, said in bad:
-            assert (status, said.count("\n")) == (2, 1), found
-            assert "Read-only file system" in said or "Permission denied" in said
+            assert status == 2, found
+            assert any(words in one_line(said) for words in ("Read-only file system", "Permission denied"))
         assert digest(root) == before
         shutil.rmtree(place / "rows")
     assert run_killed(words, (), start=forked).kills == ()
