@@ -27,21 +27,29 @@ def place(tmp_path, monkeypatch):
 
 def again(folder):
     """Run a folder's recipe as a study; return the folder of its only cell."""
-    shutil.rmtree("again", ignore_errors=True)
-    result = study(folder / "recipe.toml", out="again")
+    shutil.rmtree(folder.parent / "again", ignore_errors=True)
+    result = study(folder / "recipe.toml", out=folder.parent / "again", keep_weights=True)
     (cell,) = result["ran"]
     return folder.parent / "again" / cell
 
 
 def test_each_stage_is_done_again_by_its_recipe(place):
     method = HardConcrete(sparsities=(Sparsity.parse(0.3), Sparsity.parse("0.5")), epochs=1.0, price=9.0)
-    stages.train("tiny", task="task", out="dense", epochs=1.0, lr=1e-3, common=COMMON)
+    stages.train("tiny", task="task", out=place / "dense", epochs=1.0, lr=1e-3, common=COMMON)
     stages.search(
-        method, "tiny", task="task", out="search", objective=FreeLB(steps=2), warm_epochs=1.0, common=COMMON
+        method,
+        "tiny",
+        task="task",
+        out=place / "search",
+        objective=FreeLB(steps=2),
+        warm_epochs=1.0,
+        common=COMMON,
     )
-    stages.retrain("search/tickets/sparsity-0.5000", task="task", out="subnet", epochs=1.0, common=COMMON)
+    stages.retrain(
+        "search/tickets/sparsity-0.5000", task="task", out=place / "subnet", epochs=1.0, common=COMMON
+    )
     attack = DeepWordBug(query_limit=9)
-    stages.evaluate("subnet", task="task", out="rows", attacks=[attack], examples=5, common=COMMON)
+    stages.evaluate("subnet", task="task", out=place / "rows", attacks=[attack], examples=5, common=COMMON)
     for name in ("dense", "search", "subnet", "rows"):
         first, second = digest(place / name), digest(again(place / name))
         assert first.keys() == second.keys()
@@ -78,5 +86,5 @@ def test_what_has_no_text_has_no_recipe():
 
 
 def test_a_dry_run_leaves_none(place):
-    stages.train("tiny", task="task", out="dense", common=COMMON, dry_run=True)
+    stages.train("tiny", task="task", out=place / "dense", common=COMMON, dry_run=True)
     assert not (place / "dense").exists()

@@ -1,6 +1,7 @@
 """Every mistake in a recipe is one line that names file, stage, value and what is allowed."""
 
 import pytest
+from tests.kills import ROOT
 from tests.studies.toy import RECIPE
 
 from hardtack.errors import InputError
@@ -160,6 +161,11 @@ def test_a_file_that_is_not_there(tmp_path):
 def test_an_exploring_study_reads_validation(tmp_path):
     (tmp_path / "r.toml").write_text("explores = true\n" + EVALUATE + "seed = 100\nsplit = 'validation'")
     assert read(tmp_path / "r.toml").explores
+
+
+@pytest.mark.parametrize("name", sorted(file.name for file in (ROOT / "recipes").glob("*.toml")))
+def test_the_recipes_of_this_project_can_be_read(name):
+    assert read(ROOT / "recipes" / name).in_order()
 
 
 def test_flat():

@@ -31,6 +31,10 @@ def place(made, tmp_path, monkeypatch):
     return tmp_path / "copy"
 
 
+def open_lines(file):
+    return file.read_text().splitlines()
+
+
 def edited(place, *pairs):
     """Change the recipe."""
     text = RECIPE
@@ -202,6 +206,25 @@ def test_an_extended_recipe_runs_only_what_is_new(place):
     assert len(result["ran"]) == CELLS // 2
     assert all("seed=2" in name for name in result["ran"])
     assert len(rows_of(place / "runs/whole")) == 18
+
+
+def test_further_attacks_add_rows_to_evaluations(place):
+    before = {row["id"]: row for row in map(json.loads, open_lines(place / "runs/whole/rows.jsonl"))}
+    near = "".join(json.dumps({"word": w, "neighbors": ["x"]}) + "\n" for w in ("a", "b"))
+    (place / "near.jsonl").write_text(near)
+    attack = 'attack = ["word_swap", "deepwordbug"]\nword_swap.neighbours = "near.jsonl"'
+    edited(place, ('attack = ["deepwordbug"]', attack), ("seed = [0, 1]", "seed = [0]"))
+    plan = study("toy.toml", out="runs/whole", dry_run=True)
+    result = study("toy.toml", out="runs/whole")
+    assert len(result["ran"]) == len(plan["commands"]) == 1 + 2 + 3  # the models' weights were removed
+    rows = list(map(json.loads, open_lines(place / "runs/whole/rows.jsonl")))
+    assert [row["attack"] for row in rows] == [None, "word_swap", "deepwordbug"] * 3
+    kept = [row for row in rows if row["id"] in before]
+    assert len(kept) == 6
+    assert all(row["measured"] == before[row["id"]]["measured"] for row in kept)  # not measured again
+    fresh = study("toy.toml", out="runs/fresh")
+    assert len(fresh["ran"]) == CELLS // 2
+    assert rows_of(place / "runs/fresh") == rows_of(place / "runs/whole")
 
 
 def test_two_processes_give_the_rows_of_one(place):

@@ -75,6 +75,16 @@ def test_workers_end_with_their_parent_and_the_same_command_finishes(tmp_path, m
             with filelock.FileLock(lock, timeout=ENDING_SECONDS):  # no worker holds it any more
                 running[lock] = True
     assert running
+    # Ctrl-C: a terminal sends it to the whole group; only the parent says something.
+    parent = subprocess.Popen(
+        command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    wait_for(lambda: len(list((tmp_path / "runs/toy").glob("*/*/DONE"))) >= 6)
+    os.killpg(parent.pid, signal.SIGINT)
+    _, said = parent.communicate(timeout=60)
+    assert parent.returncode == 130
+    assert said.splitlines()[-1] == "hardtack: interrupted; the same command resumes where it stopped"
+    assert "Traceback" not in said
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert rows_of(tmp_path / "runs/toy") == rows_of(tmp_path / "runs/whole")

@@ -51,6 +51,12 @@ class Contents:
             self._models[name] = _fingerprint(name)
         return self._models[name]
 
+    def root(self, verb: str, settings: Mapping[str, Json]) -> str:
+        """Return the model that a stage begins with, where it refers to no other: of a ticket its base."""
+        if verb == "retrain":
+            return settings.get("base") or Ticket.load(ticket_folder(settings["ticket"])).base.id
+        return settings["model" if "model" in settings else "target"]
+
     def _task(self, name: str, settings: Mapping[str, Json]) -> Task:
         common = common_of(settings)
         read = (name, common.text_column, common.label_column)

@@ -62,12 +62,13 @@ class Committed:
         lines = [_line({name: line[name] for name in NO_TEXT}) for line in [*outcomes, *kept]]
         self.folder.mkdir(parents=True, exist_ok=True)
         files = _compressed(list(dict.fromkeys(lines)))
+        once = {(row["cell"], row["id"]): row for row in reversed([*rows, *older])}  # cells may share an id
         for number, content in enumerate(files):
             write_atomic(self.folder / f"outcomes-{number:03}.jsonl.gz", content)
         for file in self.folder.glob("outcomes-*.jsonl.gz"):
             if int(file.name[9:12]) >= len(files):
                 file.unlink()
-        write_atomic(self.folder / "rows.jsonl", "".join(map(_line, [*rows, *older])))
+        write_atomic(self.folder / "rows.jsonl", "".join(map(_line, reversed(once.values()))))
 
 
 def _compressed(lines: Sequence[str]) -> list[bytes]:
@@ -138,7 +139,9 @@ class Results:
             return []
         result = result_of(cell)
         root = result["folder"].removesuffix(cell.place).rstrip("/")
-        return [{**facts, **self._portable(row, root)} for row in result["rows"]]
+        attacks = [None, *(cell.settings.get("attack") or ())]  # rows may have been added one by one
+        rows = sorted(result["rows"], key=lambda row: attacks.index(row["attack"]))
+        return [{**facts, **self._portable(row, root)} for row in rows]
 
     def _portable(self, value: Json, root: str) -> Json:
         """Return a row whose paths are relative to the study, or as they were typed: no machine's."""

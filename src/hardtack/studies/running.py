@@ -46,9 +46,10 @@ def study(
     A cell that fails does not stop the others; those that need it are left out, and both are in the result.
 
     Args:
-        path: the recipe, a TOML file.
+        path: the recipe, a TOML file; its paths are relative to the working directory.
         out: the study's folder; by default runs/NAME.
-        processes: how many cells run at a time: 1 in this process, more in local processes.
+        processes: how many cells run at a time: 1 in this process, more in local processes (a script that
+            asks for them needs `if __name__ == "__main__":`).
         threads: of all processes together; by default torch's own in this process, else one a core.
         keep_weights: also keep the weights that no later stage needs.
         write_results: write rows, and outcomes without texts, to the recipe's folder of results.
@@ -63,7 +64,7 @@ def study(
     each = _threads_each(processes, threads)
     committed = Committed(Path(recipe.results) / recipe.name / hardware_name(_device(cells), each))
     states = States(cells, committed.rows, keep_weights=keep_weights)
-    record = _record(recipe, cells, folder)
+    record, states.stale = _record(recipe, cells, folder)
     if dry_run:
         return plan(cells, states, processes=processes)
     folder.mkdir(parents=True, exist_ok=True)
@@ -74,6 +75,7 @@ def study(
         raise InputError(f"--out {folder} is in use by another process; wait or choose another") from None
     try:
         began = time.perf_counter()
+        states.reopen()  # before the record says that these are their cells
         write_atomic(folder / "study.toml", recipe.text)
         write_atomic(folder / RECORD, json.dumps(record, indent=1) + "\n")
         results = Results(folder, states, committed, recipe.variables)
@@ -130,7 +132,7 @@ class Work:
                     break
                 for ended in slots.ended():
                     self.end(running.pop(ended.place), ended)
-        self.watch(f"{self.name}: cells", self.total, self.total)
+        self.watch(f"{self.name}: cells", self.total - len(self.not_run), self.total)
 
     def ready(self, queue: list[Cell]) -> Cell | None:
         """Return the first cell whose needs are met."""
@@ -181,8 +183,8 @@ def _device(cells: list[Cell]) -> str:
     return common_of(last.settings).place()
 
 
-def _record(recipe: Recipe, cells: list[Cell], folder: Path) -> dict[str, Json]:
-    """Return the resolved recipe, as study.json; refuse a folder that holds something else.
+def _record(recipe: Recipe, cells: list[Cell], folder: Path) -> tuple[dict[str, Json], set[str]]:
+    """Return the resolved recipe, as study.json, and the places of evaluations that want other rows now.
 
     Raises:
         InputError: when the folder holds another study or other files, or a cell's folder holds a run of
@@ -193,14 +195,23 @@ def _record(recipe: Recipe, cells: list[Cell], folder: Path) -> dict[str, Json]:
         raise InputError(f"--out {folder} is a file; a study needs a folder of its own")
     old: Mapping[str, Any] = {}
     if record.is_file():
-        old = json.loads(record.read_text(encoding="utf-8"))
-        if old["name"] != recipe.name:
-            raise InputError(f"--out {folder} holds another study ({old['name']!r}); choose another folder")
+        try:
+            old = json.loads(record.read_text(encoding="utf-8"))
+            name = old["name"]
+        except (ValueError, KeyError, TypeError):
+            raise InputError(f"{record} cannot be read; choose another --out or remove that file") from None
+        if name != recipe.name:
+            raise InputError(f"--out {folder} holds another study ({name!r}); choose another folder")
     elif folder.exists() and any(path.name != ".lock" for path in folder.iterdir()):
         raise InputError(f"--out {folder} holds files that are not a study's; allowed: a new or empty folder")
     known = {**old.get("earlier", {}), **{cell["place"]: cell["id"] for cell in old.get("cells", [])}}
+    stale: set[str] = set()
     for cell in cells:
-        if known.get(cell.place, cell.id) != cell.id and (cell.folder / "recipe.json").is_file():
+        if known.get(cell.place, cell.id) == cell.id or not (cell.folder / "recipe.json").is_file():
+            continue
+        if cell.verb.name == "evaluate":  # rows of one target may come from several commands
+            stale.add(cell.place)
+        else:
             recipe.wrong(
                 f"{cell.folder} holds the run of other settings (cell {known[cell.place]}, this one is "
                 f"{cell.id}): the recipe or its data have changed; remove that folder or choose another --out"
@@ -225,4 +236,4 @@ def _record(recipe: Recipe, cells: list[Cell], folder: Path) -> dict[str, Json]:
             for cell in cells
         ],
         "earlier": gone,
-    }
+    }, stale

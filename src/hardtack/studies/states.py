@@ -21,6 +21,7 @@ class States:
     def __init__(self, cells: Iterable[Cell], committed: Collection[str], *, keep_weights: bool = False):
         self.cells = {cell.place: cell for cell in cells}
         self.committed, self.keep_weights = committed, keep_weights
+        self.stale: set[str] = set()  # places of evaluations of which a changed recipe wants other rows
         self.readers = {  # who reads its results, and who needs its weights
             place: [other for other in self.cells.values() if place in {*other.needs, *other.weights}]
             for place in self.cells
@@ -28,7 +29,7 @@ class States:
 
     def done(self, cell: Cell) -> bool:
         """Say whether the cell's results are there."""
-        return (cell.folder / "DONE").is_file()
+        return cell.place not in self.stale and (cell.folder / "DONE").is_file()
 
     def weighs(self, cell: Cell) -> bool:
         """Say whether the cell's weights are there (a search's tickets are never removed)."""
@@ -45,6 +46,12 @@ class States:
     def wanted(self, cell: Cell) -> bool:
         """Say whether the cell is a result of the study, not only a step towards one."""
         return cell.keep or not self.readers[cell.place]
+
+    def reopen(self) -> None:
+        """Let the evaluations that want other rows be run again; rows that are there stay."""
+        for place in self.stale:
+            (self.cells[place].folder / "DONE").unlink(missing_ok=True)
+        self.stale = set()
 
     def to_run(self) -> list[Cell]:
         """Return the cells that have to run, in order: unfinished results, and what these need."""
@@ -72,12 +79,13 @@ class States:
         """Remove the weights that no unfinished cell needs: those of steps, and of warm-ups."""
         if self.keep_weights:
             return
+        needed = {place for cell in self.to_run() for place in cell.weights}
         for cell in self.cells.values():
             if cell.keep or not self.done(cell):
                 continue
             if cell.verb.name == "search":
                 _remove(cell.folder / "warm" / "model")
-            elif not self.wanted(cell) and all(map(self.finished, self.readers[cell.place])):
+            elif cell.place not in needed and not self.wanted(cell):
                 _remove(cell.folder / "model")
 
     def of(self, cell: Cell) -> str:
