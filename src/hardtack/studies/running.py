@@ -12,6 +12,7 @@ import torch
 
 from hardtack.errors import InputError
 from hardtack.runs import Json, Watch
+from hardtack.stages.common import one_process
 from hardtack.storage import write_atomic
 from hardtack.studies.calls import words
 from hardtack.studies.cells import Cell
@@ -56,6 +57,7 @@ def study(
         watch: receives progress.
         dry_run: return a plan instead: stages, seconds, bytes and the commands that do the same.
     """
+    one_process("study")
     if processes < 1 or (threads is not None and threads < 1):
         raise InputError(f"processes {processes}, threads {threads}; allowed: 1 or more")
     recipe = read(path)
