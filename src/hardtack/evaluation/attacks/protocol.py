@@ -1,4 +1,4 @@
-"""What every text attack looks like: a generator that asks the victim and the judges, and returns an Outcome."""
+"""What every text attack looks like: a generator that asks victim and judges and returns an Outcome."""
 
 import math
 from collections.abc import Generator, Mapping, Sequence
@@ -27,8 +27,8 @@ class Similar(NamedTuple):
 class Fill(NamedTuple):
     """Asks the masked language model for words that fit in the place of text[column][start:end].
 
-    The answer is a list of (word, log probability rounded to 1e-4), best first, at most `top` long: whole words
-    of the model's vocabulary with at least one letter or digit, the word that stands there among them.
+    The answer is a list of (word, log probability rounded to 1e-4), best first, at most `top` long: whole
+    words of the model's vocabulary with a letter or digit in them; the word that stands there may be one.
 
     Attributes:
         text: the one or two columns.
@@ -53,7 +53,7 @@ class Fill(NamedTuple):
 Filled = list[tuple[str, float]]
 Ask = list[Texts] | Similar | Fill
 Queries = Generator[Ask, Any, "Outcome"]
-"""A list of texts is sent logits, float64 [n, C]; a Similar or a Fill its answer. Only texts count as queries."""
+"""Texts are sent logits, float64 [n, C], a Similar or Fill its answer; only texts count as queries."""
 
 
 class Encoder(Protocol):
