@@ -1,12 +1,13 @@
 """Batches of token lists of similar length: planned by cost, padded, and halved where memory runs out."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
+Answer = TypeVar("Answer")
 Row = Mapping[str, Sequence[int]]  # what an encoder makes of one text: input_ids, attention_mask, ...
 
 
@@ -81,8 +82,8 @@ class Halving:
     def __init__(self) -> None:
         self.too_many: int | None = None  # padded tokens that once did not fit
 
-    def __call__(self, forward: Callable[[Sheaf], Tensor], sheaf: Sheaf) -> Tensor:
-        """Return the forward's answers to all rows of a batch, [b, ...] in their order."""
+    def __call__(self, forward: Callable[[Sheaf], Answer], sheaf: Sheaf) -> list[Answer]:
+        """Return the forward's answers to the parts of a batch, in the order of its rows."""
         done, waiting = [], [sheaf]
         while waiting:
             part = waiting.pop()
@@ -100,7 +101,7 @@ class Halving:
                     torch.cuda.empty_cache()
             middle = (len(part.rows) + 1) // 2
             waiting += [_part(part, slice(middle, None)), _part(part, slice(middle))]
-        return torch.cat(done)
+        return done
 
 
 def _part(sheaf: Sheaf, which: slice) -> Sheaf:

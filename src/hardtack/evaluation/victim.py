@@ -104,7 +104,7 @@ class Victim:
         """
         with evaluating(self.model):
             try:
-                logits = self.halving(self._forward, sheaf)
+                logits = torch.cat(self.halving(self._forward, sheaf))
             except Exception as error:
                 if out_of_memory(error) or isinstance(error, InputError):
                     raise
