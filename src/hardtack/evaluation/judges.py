@@ -3,6 +3,7 @@
 import heapq
 import inspect
 import json
+import math
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -321,8 +322,8 @@ def _best_sums(options: Sequence[Sequence[tuple[float, int]]]) -> Iterator[tuple
     """Yield (sum, one number a list) over lists of values in descending order, the largest sums first."""
     if not all(options):
         return
-    start: tuple[int, ...] = (0,) * len(options)
-    heap: list[tuple[float, tuple[int, ...]]] = [(-sum(values[0][0] for values in options), start)]
+    start = tuple(0 for _ in options)
+    heap = [(-math.fsum(values[0][0] for values in options), start)]
     seen = {start}
     while heap:
         cost, choice = heapq.heappop(heap)
