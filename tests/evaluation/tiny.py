@@ -3,10 +3,9 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
-from tests.toys import SPECIAL, VOCABULARY, rough_, toy_tokenizer
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+from tests.toys import VOCABULARY, rough_, toy_tokenizer
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import (
     BertConfig,
     BertForMaskedLM,
@@ -112,7 +111,7 @@ def save_roberta_filler(folder: Path) -> Path:
         eos_token="</s>",
         pad_token="<pad>",
         unk_token="<unk>",
-        mask_token="<mask>",
+        mask_token=AddedToken("<mask>", lstrip=True),  # as RoBERTa has it
         model_max_length=40,
     )
     tokenizer.save_pretrained(folder)
@@ -129,15 +128,6 @@ def save_roberta_filler(folder: Path) -> Path:
     )
     rough_(RobertaForMaskedLM(roberta)).save_pretrained(folder)
     return folder
-
-
-def unit(*numbers: float) -> np.ndarray:
-    """Return the vector at length 1."""
-    return np.array(numbers) / np.linalg.norm(numbers)
-
-
-def mask_id() -> int:
-    return SPECIAL.index("[MASK]")
 
 
 def chances(model: torch.nn.Module, ids: list[int], place: int) -> torch.Tensor:
