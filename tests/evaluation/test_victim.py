@@ -2,9 +2,11 @@ import math
 
 import pytest
 import torch
+from tests.toys import padless_tokenizer, toy_gpt2
 
 from hardtack.errors import InputError
 from hardtack.evaluation.victim import Victim, evaluating
+from hardtack.tasks.text import Encoder
 
 TEXTS = [("good film",), ("a",), ("bad plot . " * 3,), ("film",), ("good good good plot",)]
 
@@ -82,6 +84,47 @@ def test_wrong_widths_and_shapes_are_refused(toys):
         Victim(Fixed([0.0]), encoder).logits([("a",)])
     with pytest.raises(InputError, match="batch size 0"):
         Victim(Fixed([[0.0, 1.0]]), encoder, 0)
+
+
+def test_the_text_that_a_model_fails_on_is_named(toys):
+    victim = toys.bag({"x": 1.0})
+
+    class Fragile(type(victim.model)):
+        def forward(self, input_ids, attention_mask):
+            if (input_ids[:, 1:].sum(dim=1) == 0).any():
+                raise ValueError("no words\nin a text")
+            return super().forward(input_ids, attention_mask)
+
+    fragile = Victim(Fragile({"x": 1.0}).eval(), victim.encoder)
+    assert fragile.logits([("x",), ("x x",)]).shape == (2, 2)
+    with pytest.raises(InputError) as refused:
+        fragile.logits([("x",), ("",), ("x x",)])
+    assert str(refused.value) == "the attacked model fails on the text '': ValueError: no words"
+    assert isinstance(refused.value.__cause__, ValueError)
+    with pytest.raises(InputError, match="fails on the text '! !"):
+        fragile.logits([("x " * 9,), ("! " * 99,)])
+
+
+def test_a_model_that_fails_on_a_batch_but_on_no_text_alone_is_refused_too(toys):
+    class Lonely(torch.nn.Module):
+        def forward(self, input_ids, attention_mask):
+            if len(input_ids) > 1:
+                raise RuntimeError("one at a time")
+            return torch.zeros(1, 2)
+
+    with pytest.raises(InputError, match="RuntimeError: one at a time"):
+        Victim(Lonely(), toys.BagEncoder({})).logits([("a",), ("b",)])
+
+
+def test_a_real_decoder_is_asked_about_an_empty_text():
+    model = toy_gpt2()
+    model.config.pad_token_id = 3  # the end token, as loading sets it for a tokenizer without a padding one
+    victim = Victim(model, Encoder.of(padless_tokenizer(), model, 24))
+    texts = [("good film",), ("",), ("bad",)]
+    logits = victim.logits(texts)
+    assert logits.isfinite().all()
+    assert torch.allclose(logits, torch.cat([victim.logits([text]) for text in texts]), atol=1e-5)
+    assert victim.met_without_tokens
 
 
 def test_modes_come_back_after_an_error(toys):

@@ -83,7 +83,16 @@ class Victim:
         A text without tokens (an empty one, where a tokenizer adds none of its own) becomes one padding token
         that the model looks at: no model can be asked about nothing.
         """
-        rows: list[Row] = list(self.encoder(texts)) if texts else []
+        try:
+            rows: list[Row] = list(self.encoder(texts)) if texts else []
+        except (TypeError, UnicodeError):
+            halves = [text for text in texts if any("\ud800" <= c <= "\udfff" for c in "".join(text))]
+            if not halves:
+                raise
+            raise InputError(
+                f"the text {_shown(halves[0])} holds half a character (a lone surrogate); "
+                "whole ones are needed"
+            ) from None
         for i, row in enumerate(rows):
             if not len(row["input_ids"]):
                 self.met_without_tokens = True
@@ -138,16 +147,20 @@ class Victim:
             except Exception:
                 text = texts[position]
                 break
-        shown = " | ".join(text)
-        shown = repr(shown if len(shown) <= 60 else f"{shown[:60]}...")
         reason = (str(error).splitlines() or [""])[0][:200]
-        return f"the attacked model fails on the text {shown}: {type(error).__name__}: {reason}"
+        return f"the attacked model fails on the text {_shown(text)}: {type(error).__name__}: {reason}"
 
     def observe(self, logits: Tensor) -> None:
         """Note what the flags ask about logits, whether they were computed now or read back from a file."""
         inside = ((logits >= 0) & (logits <= 1)).all(dim=1) & ((logits.sum(dim=1) - 1).abs() < 1e-3)
         self.rows_seen += len(logits)
         self.rows_like_probabilities += int(inside.sum())
+
+
+def _shown(text: Sequence[str]) -> str:
+    """Quote a text in at most 60 characters."""
+    whole = " | ".join(text)
+    return repr(whole if len(whole) <= 60 else f"{whole[:60]}...")
 
 
 @contextmanager
