@@ -13,9 +13,9 @@ from hardtack.errors import InputError
 from hardtack.evaluation.sheaves import Halving, Row, Sheaf, out_of_memory, padded, plan
 from hardtack.tasks.task import Encode
 
-# What a batch's start costs, in tokens, and how many tokens of 32 a batch size counts for. On two CPU cores a
-# MiniLM pass takes 12 ms and 0.35 ms a token, and batches over 1,024 tokens gain nothing. A GPU's passes are
-# launches until a batch is some thousands of tokens long (docs/decisions/0013-driver-and-judges.md).
+# What a batch's start costs, in tokens, and how many tokens of 32 a batch size counts for. On a CPU core a
+# MiniLM pass took 12 ms and 0.35 ms a token, and batches over 1,024 tokens gained nothing. The figures for
+# other devices are estimates: a pass is launches there until a batch is some thousands of tokens long.
 _PRICE = {"cpu": 32}
 _SCALE = {"cpu": 1}
 _PRICE_ELSEWHERE, _SCALE_ELSEWHERE = 4096, 16
