@@ -43,7 +43,7 @@ def test_a_batch_of_another_size_ends_the_replay(path):
         assert answers.replay(2) is not None
         assert answers.replay(3) is None
         assert answers.replay(1) is None
-    assert path.read_bytes() == whole[: len(whole) - 28]  # 20 bytes of head, one row of two floats
+    assert path.read_bytes() == whole[: len(whole) - 29]  # 21 bytes of head, one row of two floats
 
 
 def test_without_a_file_nothing_is_kept():

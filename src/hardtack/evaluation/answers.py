@@ -1,6 +1,7 @@
 """Keeps every answer of a model on disk, in asking order, so that a killed attack goes on where it was."""
 
 import errno
+import json
 import os
 import struct
 import time
@@ -12,24 +13,26 @@ import torch
 import xxhash
 from torch import Tensor
 
-from hardtack.runs import Clock, Run
+from hardtack.runs import Clock, Json, Run
 
 _MAGIC = b"HTANSW02"
 _HEADER = struct.Struct("<8s16sIQ")  # magic, binding, classes, checksum of what stands before it
-_RECORD = struct.Struct("<IdQ")  # rows, seconds on the clock, checksum of both and the payload
+_RECORD = struct.Struct("<cIdQ")  # kind, bytes of payload, seconds on the clock, checksum of all
+_LOGITS, _JUDGED = b"L", b"J"
 
 
 class Answers:
     """A file of model answers that is first read back and then written on.
 
     Layout, little-endian: a header that binds the file to one attack on one model (16-byte digest, number of
-    classes), then one record a batch: the number of rows, the seconds worked so far, a checksum, float32
-    logits [rows, C]. A record is written by one call, so a kill leaves at most one incomplete record at the
-    end. A file that is bound to something else or has a damaged header is discarded; from the first record
-    that does not fit, it is cut off and written anew. Whoever reads records back catches up with their clock.
+    classes), then one record a batch: its kind, its size, the seconds worked so far, a checksum, and what was
+    answered: float32 logits [rows, C], or the judges' answers of one round as JSON. A record is written by
+    one call, so a kill leaves at most one incomplete record at the end. A file that is bound to something
+    else or has a damaged header is discarded; from the first record that does not fit, it is cut off and
+    written anew. Whoever reads records back catches up with their clock.
 
-    `replayed` counts the rows read back; `redone_seconds` is how long the batch took that the killed process
-    was in, the only work done twice.
+    `replayed` counts the rows of logits read back; `redone_seconds` is how long the batch took that the
+    killed process was in, the only work done twice.
     """
 
     def __init__(self, path: Path | None, binding: bytes, classes: int | None, *, clock: Clock | None = None):
@@ -61,24 +64,16 @@ class Answers:
         """Return the next recorded batch, float32 [rows, C], or None: then, and from then on, the model is
         asked.
         """
-        if self._file is None or not self._replaying:
+        payload = self._next(_LOGITS, size=rows * (self._classes or 0) * 4)
+        if payload is None:
             return None
-        assert self._classes is not None
-        start = self._file.tell()
-        size = rows * self._classes * 4
-        record = self._file.read(_RECORD.size + size)
-        if len(record) == _RECORD.size + size:
-            count, seconds, checksum = _RECORD.unpack(record[: _RECORD.size])
-            payload = record[_RECORD.size :]
-            if count == rows and checksum == _checksum(count, seconds, payload):
-                self.replayed += rows
-                self._clock.catch_up(seconds)
-                return torch.from_numpy(np.frombuffer(payload, "<f4").astype(np.float32).reshape(rows, -1))
-        self._file.truncate(start)
-        self._file.seek(start)
-        self._replaying = False
-        self._stopped = time.perf_counter() if self.replayed else None
-        return None
+        self.replayed += rows
+        return torch.from_numpy(np.frombuffer(payload, "<f4").astype(np.float32).reshape(rows, -1))
+
+    def replay_judged(self) -> Json | None:
+        """Return what the judges answered in this round, or None: then, and from then on, they are asked."""
+        payload = self._next(_JUDGED)
+        return None if payload is None else json.loads(payload)
 
     def append(self, logits: Tensor) -> None:
         """Write one batch of answers, float32 [b, C]."""
@@ -90,9 +85,14 @@ class Answers:
             self._classes = logits.shape[1]
             head = struct.pack("<8s16sI", _MAGIC, self._binding, self._classes)
             self._write(head + struct.pack("<Q", xxhash.xxh3_64_intdigest(head)))
-        payload = logits.numpy().astype("<f4").tobytes()
-        rows, seconds = len(logits), self._clock.seconds()
-        self._write(_RECORD.pack(rows, seconds, _checksum(rows, seconds, payload)) + payload)
+        self._record(_LOGITS, logits.numpy().astype("<f4").tobytes())
+
+    def append_judged(self, answers: Json) -> None:
+        """Write what the judges answered in one round; JSON keeps every float64 exactly."""
+        if self._file is None:
+            return
+        assert self._file.tell(), "an attack's first question is to the victim"
+        self._record(_JUDGED, json.dumps(answers, separators=(",", ":")).encode())
 
     def log_resumption(self, run: Run, label: str) -> None:
         """Note in the run's log what was read back and what was done twice, if anything."""
@@ -112,11 +112,34 @@ class Answers:
         self._classes = classes
         return True
 
+    def _next(self, kind: bytes, *, size: int | None = None) -> bytes | None:
+        """Return the next record's payload if it is sound and of this kind and size; else end the replay."""
+        if self._file is None or not self._replaying:
+            return None
+        start = self._file.tell()
+        head = self._file.read(_RECORD.size)
+        if len(head) == _RECORD.size:
+            found, length, seconds, checksum = _RECORD.unpack(head)
+            if found == kind and size in (None, length):
+                payload = self._file.read(length)
+                if len(payload) == length and checksum == _checksum(kind, seconds, payload):
+                    self._clock.catch_up(seconds)
+                    return payload
+        self._file.truncate(start)
+        self._file.seek(start)
+        self._replaying = False
+        self._stopped = time.perf_counter() if self.replayed else None
+        return None
+
+    def _record(self, kind: bytes, payload: bytes) -> None:
+        seconds = self._clock.seconds()
+        self._write(_RECORD.pack(kind, len(payload), seconds, _checksum(kind, seconds, payload)) + payload)
+
     def _write(self, data: bytes) -> None:
         assert self._file is not None
         if self._file.write(data) != len(data):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self._file.name)
 
 
-def _checksum(rows: int, seconds: float, payload: bytes) -> int:
-    return xxhash.xxh3_64_intdigest(struct.pack("<Id", rows, seconds) + payload)
+def _checksum(kind: bytes, seconds: float, payload: bytes) -> int:
+    return xxhash.xxh3_64_intdigest(kind + struct.pack("<d", seconds) + payload)

@@ -9,6 +9,7 @@ from hardtack.evaluation.attacks.protocol import Outcome
 from hardtack.evaluation.victim import Victim
 from hardtack.tasks.task import Encode, Example
 
+TINY = 1e-12  # a gradient without a larger entry is zero
 FEW = 100  # attacked examples below which a rate is a look, not a measurement
 
 FLAGS: Mapping[str, str] = MappingProxyType(
@@ -73,6 +74,34 @@ FLAGS: Mapping[str, str] = MappingProxyType(
             "has no other. Why: choices belong to validation and the last number to test; a set with one "
             "split serves for one of them. What to do: say which of the two this row is."
         ),
+        "text-without-tokens": (
+            "Raised if a text that was asked had no token for the model, as an empty one where the tokenizer "
+            "adds none of its own. Why: the model was shown a single padding token instead, so its answer "
+            "says nothing about the text. What to do: see whether the attack deletes words of one-word "
+            "texts; a tokenizer with start and end tokens never meets this."
+        ),
+        "vanishing-gradients": (
+            "Raised if the gradient of the loss with respect to the input is zero for a tenth or more of the "
+            "attacked examples. Why: an attack that follows gradients goes nowhere there, so what it leaves "
+            "standing is hidden, not robust. What to do: look for saturated outputs, rounding or steps that "
+            "cannot be differentiated, and believe the black-box attacks."
+        ),
+        "weaker-white-box": (
+            "Raised if an attack that sees gradients left more examples standing than one that sees only "
+            "outputs. Why: it knows more and should do more; if it does not, its gradients mislead it. What "
+            "to do: give it more steps and restarts, look for masked gradients, and take the lower accuracy "
+            "as the model's."
+        ),
+        "steps-do-not-help": (
+            "Raised if an attack of more steps left more examples standing than the same one of fewer. Why: "
+            "steps that follow useful gradients do not undo what earlier ones reached; these do not follow "
+            "any. What to do: lower the step size, and look for masked gradients."
+        ),
+        "radius-does-not-reach-zero": (
+            "Raised if examples still held at the largest radius of a sweep. Why: within a radius as wide as "
+            "the inputs themselves every prediction can be changed, so an attack that cannot is not working. "
+            "What to do: give it more steps for large radii; then look for masked gradients."
+        ),
         "test-read-again": (
             "Raised if this test split was already read with other settings. Why: choosing settings by "
             "their test result makes the best of several look better than it is. What to do: choose on the "
@@ -120,6 +149,34 @@ def probabilities(victim: Victim) -> tuple[str, ...]:
 def random_output(first: Tensor, second: Tensor) -> tuple[str, ...]:
     """Doubt a model whose two answers [n, C] to the same texts differ by more than 1e-4."""
     return _flag("random-output", bool(((first - second).abs() > 1e-4).any()))
+
+
+def text_without_tokens(victim: Victim) -> tuple[str, ...]:
+    """Doubt answers to texts of which the model saw nothing."""
+    return _flag("text-without-tokens", victim.met_without_tokens)
+
+
+def vanishing_gradients(gradients: Tensor) -> tuple[str, ...]:
+    """Doubt gradient attacks on examples, [n, ...], of which a tenth or more have a gradient of zero."""
+    largest = gradients.flatten(start_dim=1).abs().amax(dim=1)
+    return _flag("vanishing-gradients", len(largest) > 0 and float((largest < TINY).double().mean()) >= 0.1)
+
+
+def weaker_white_box(white: float, black: float) -> tuple[str, ...]:
+    """Doubt a white-box attack that leaves a higher accuracy than a black-box one on the same examples."""
+    return _flag("weaker-white-box", white > black)
+
+
+def steps_do_not_help(few: float, many: float) -> tuple[str, ...]:
+    """Doubt an attack that leaves a higher accuracy with many steps than with few."""
+    return _flag("steps-do-not-help", many > few)
+
+
+def radius_does_not_reach_zero(accuracies: Mapping[float, float]) -> tuple[str, ...]:
+    """Doubt a sweep, radius -> accuracy under attack, whose largest radius leaves examples standing."""
+    return _flag(
+        "radius-does-not-reach-zero", bool(accuracies) and accuracies[max(accuracies, default=0.0)] > 0
+    )
 
 
 def untrained_head(fresh: bool) -> tuple[str, ...]:

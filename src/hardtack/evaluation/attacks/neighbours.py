@@ -58,6 +58,8 @@ def _table(rows: Iterator[tuple[str, object, object]], source: str) -> Neighbour
             raise InputError(f"{where}: {len(options)} neighbours; allowed: at most {MAX_NEIGHBOURS}")
         for option in options:
             _check_word(option, where)
+            if option.lower() == word.lower():
+                raise InputError(f"{where}: {word!r} is a neighbour of itself; other words are needed")
         # Words are looked up in lower case, so two spellings of one word would hide each other.
         if word.lower() in seen:
             raise InputError(f"{where}: {word!r} stands in the table twice (case does not count)")

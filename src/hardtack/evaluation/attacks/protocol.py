@@ -1,9 +1,7 @@
-"""What every text attack looks like: a generator that yields candidates, is sent logits and returns an
-Outcome.
-"""
+"""What every text attack looks like: a generator that asks victim and judges and returns an Outcome."""
 
 import math
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 import torch
@@ -13,7 +11,72 @@ from hardtack.tasks.task import Example
 
 Texts = tuple[str, ...]  # one example: one string per column
 Columns = Literal["all", "first", "second"]  # which column of a pair an attack may change
-Queries = Generator[list[Texts], Tensor, "Outcome"]
+
+
+class Similar(NamedTuple):
+    """Asks the sentence encoder how close the candidates are to the original in meaning.
+
+    The answer is the cosine of each candidate's embedding with the original's, float64 [n], rounded to 1e-4.
+    The columns of a pair are read as one text.
+    """
+
+    original: Texts
+    candidates: tuple[Texts, ...]
+
+
+class Fill(NamedTuple):
+    """Asks the masked language model for words that fit in the place of text[column][start:end].
+
+    The answer is a list of (word, log probability rounded to 1e-4), best first, at most `top` long: whole
+    words of the model's vocabulary with a letter or digit in them; the word that stands there may be one.
+
+    Attributes:
+        text: the one or two columns.
+        column: which of them holds the word.
+        start: its first character there.
+        end: the character after its last.
+        top: how many words at most.
+        pair: the model reads both columns; by default only the word's own.
+        masked: a mask stands in the word's place (BAE); False leaves the word standing and asks at its place
+            (BERT-Attack), piece by piece for a word of several pieces.
+    """
+
+    text: Texts
+    column: int
+    start: int
+    end: int
+    top: int
+    pair: bool = False
+    masked: bool = True
+
+
+Filled = list[tuple[str, float]]
+Ask = list[Texts] | Similar | Fill
+Queries = Generator[Ask, Any, "Outcome"]
+"""Texts are sent logits, float64 [n, C], a Similar or Fill its answer; only texts count as queries."""
+
+
+class Encoder(Protocol):
+    """What answers Similar: all pending asks of a round at once."""
+
+    def similar(self, asks: Sequence[Similar]) -> list[Tensor]:
+        """Return the cosines of each ask, float64 [n], rounded to 1e-4."""
+        ...
+
+
+class Filler(Protocol):
+    """What answers Fill: all pending asks of a round at once."""
+
+    def fill(self, asks: Sequence[Fill]) -> list[Filled]:
+        """Return the words for each ask, best first, with log probabilities rounded to 1e-4."""
+        ...
+
+
+class Judges(NamedTuple):
+    """What answers an attack's questions beside the victim; None where it asks none of that kind."""
+
+    encoder: Encoder | None = None
+    filler: Filler | None = None
 
 
 class Outcome(NamedTuple):
@@ -36,13 +99,15 @@ class TextAttack(Protocol):
 
     `attack` handles ONE example. It yields lists of candidate texts, the first list being the original text
     alone, and is sent their logits, float64 [n, C], rounded to 1e-4, so that its choices hardly depend on
-    batch size. All its randomness comes from `rng`.
+    batch size. It may also yield a Similar or a Fill. All its randomness comes from `rng`.
+
+    An attack that yields those has one method more, `judges() -> Judges`, which the driver calls once.
     """
 
     name: ClassVar[str]
 
     def attack(self, example: Example, rng: torch.Generator) -> Queries:
-        """Attack one example: yield candidate texts, receive their logits, return what happened."""
+        """Attack one example: yield asks, receive their answers, return what happened."""
         ...
 
     def settings(self) -> dict[str, Any]:
@@ -101,9 +166,7 @@ class Ledger:
         return Outcome(example.id, status, len(self.asked), example.text, text)
 
 
-def by_importance(
-    hidden: Mapping[int, Texts], label: int, ledger: Ledger
-) -> Generator[list[Texts], Tensor, list[int]]:
+def by_importance(hidden: Mapping[int, Texts], label: int, ledger: Ledger) -> Generator[Ask, Any, list[int]]:
     """Return word numbers in the order of how far hiding the word lowers the odds of the true class.
 
     Args:
