@@ -50,13 +50,13 @@ def test_a_word_whose_edits_do_not_help_is_left_as_it_was(toys):
 
 def test_wrong_before_the_attack_costs_one_query(toys):
     (outcome,) = attack_all(DeepWordBug(), [Example("x", ("dull",), 1)], toys.bag(WEIGHTS), Run.nowhere())
-    assert outcome == ("x", "missed", 1, ("dull",), None)
+    assert outcome == ("x", "missed", 1, ("dull",), None, None)
 
 
 def test_a_text_of_function_words_holds_after_one_query(toys):
     victim = toys.bag(WEIGHTS, bias=1.0)
     (outcome,) = attack_all(DeepWordBug(), [Example("x", ("it is a",), 1)], victim, Run.nowhere())
-    assert outcome == ("x", "held", 1, ("it is a",), None)
+    assert outcome == ("x", "held", 1, ("it is a",), None, None)
 
 
 @given(st.text("abcdefgh", min_size=0, max_size=9), st.integers(0, 1000))

@@ -1,18 +1,20 @@
 """DeepWordBug: fools a classifier with one typing mistake in each of the most important words."""
 
 import string
+from collections.abc import Generator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
 
 import torch
 
 from hardtack.errors import InputError
+from hardtack.evaluation.attacks.greedy import change_in_order
 from hardtack.evaluation.attacks.protocol import (
+    Ask,
     Columns,
     Ledger,
     Queries,
     Texts,
-    best_candidate,
     by_importance,
     log_odds,
     predicted,
@@ -89,22 +91,15 @@ class DeepWordBug:
         hidden = {i: rewrite(example.text, words, {i: self.unknown}) for i in open_words}
         order = yield from by_importance(hidden, example.label, ledger)
 
-        changes: dict[int, str] = {}
-        for i in order:
-            tried = {rewrite(example.text, words, {**changes, i: edit}): edit for edit in edits[i]}
+        def propose(i: int, changes: Mapping[int, str]) -> Generator[Ask, Any, Mapping[str, float]]:
+            yield from ()
             # One edit costs at most 2 (a swap), so the distance is measured only where it could be too large.
             certain = 2 * (len(changes) + 1) <= self.max_distance
-            candidates = ledger.afford([text for text in tried if certain or self.near(example.text, text)])
-            if not candidates:
-                continue
-            logits = yield candidates
-            best, lowest = best_candidate(logits, example.label)
-            if predicted(logits[best]) != example.label:
-                return ledger.outcome(example, "fell", candidates[best])
-            if lowest < odds:
-                odds = lowest
-                changes[i] = tried[candidates[best]]
-        return ledger.outcome(example, "held")
+            texts = {edit: rewrite(example.text, words, {**changes, i: edit}) for edit in edits[i]}
+            near = [edit for edit, text in texts.items() if certain or self.near(example.text, text)]
+            return dict.fromkeys(near, 0.0)
+
+        return (yield from change_in_order(example, words, order, propose, ledger, odds=odds))
 
     def near(self, original: Texts, text: Texts) -> bool:
         """Say whether a text is within the Levenshtein bound of the original, columns taken together."""

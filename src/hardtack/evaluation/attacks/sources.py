@@ -1,0 +1,68 @@
+"""Where attacks take what they look words up in: what is named, or the folder of resources."""
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import xxhash
+
+from hardtack.errors import InputError
+from hardtack.evaluation.attacks.protocol import Encoder, Filler
+from hardtack.evaluation.constraints import Space, Thesaurus
+
+
+def thesaurus(given: Path | Thesaurus | None) -> Thesaurus:
+    """Return WordNet: as given, read from a folder, or from the folder of resources."""
+    from hardtack.evaluation.resources import Resources, WordNet
+
+    if given is None:
+        return Resources.found().wordnet
+    return WordNet(given) if isinstance(given, Path) else given
+
+
+def space(given: Path | Space | None) -> Space:
+    """Return word vectors: as given, read from a file, or from the folder of resources."""
+    from hardtack.evaluation.resources import Resources, Vectors
+
+    if given is None:
+        return Resources.found().vectors
+    return Vectors(given) if isinstance(given, Path) else given
+
+
+def encoder(given: Path | Encoder | None) -> Encoder:
+    """Return a sentence encoder: as given, from a model's folder, or the packaged MiniLM."""
+    from hardtack.evaluation.judges import SentenceEncoder
+
+    return SentenceEncoder(given) if given is None or isinstance(given, Path) else given
+
+
+def filler(given: Path | Filler) -> Filler:
+    """Return a masked language model: as given, or from a model's folder."""
+    from hardtack.evaluation.judges import MaskedFiller
+
+    return MaskedFiller(given) if isinstance(given, Path) else given
+
+
+def settings_of(attack: Any, **content: Any) -> dict[str, Any]:
+    """Return an attack's name, version and fields, some of them by content instead of by place."""
+    plain = {one.name: getattr(attack, one.name) for one in fields(attack)}
+    return {"name": attack.name, "version": attack.version, **plain, **content}
+
+
+def model_digest(given: Any, default: str) -> str:
+    """Return what names a model in a result row: a default's name, or a digest of its folder's weights."""
+    if given is None:
+        return default
+    if not isinstance(given, Path):
+        return str(getattr(given, "digest", type(given).__name__))
+    weights = sorted(given.glob("*.safetensors"))
+    if not weights:
+        raise InputError(
+            f"model folder {given} has no .safetensors file; a saved transformers model is needed"
+        )
+    digest = xxhash.xxh3_128()
+    for file in weights:
+        with file.open("rb") as stream:
+            while block := stream.read(2**20):
+                digest.update(block)
+    return digest.hexdigest()
