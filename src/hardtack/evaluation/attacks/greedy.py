@@ -1,12 +1,12 @@
 """The search that most word attacks share: the most important words, one after another, each for the best."""
 
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from hardtack.evaluation.attacks.protocol import Ask, Ledger, Queries, Similar, Texts, log_odds, predicted
-from hardtack.evaluation.attacks.words import Word, rewrite
+from hardtack.evaluation.attacks.words import Word, changeable_words, rewrite
 from hardtack.tasks.task import Example
 
 # (word number, changes so far) -> what may stand there, each with its similarity to the text it replaces.
@@ -69,39 +69,41 @@ def fixed(options: Mapping[int, Sequence[str]]) -> Propose:
     return propose
 
 
-def alike(
-    example: Example,
-    words: list[Word],
-    i: int,
-    options: Sequence[str],
-    changes: Mapping[int, str],
-    *,
-    least: float,
-    size: int,
-    before: Mapping[int, str],
-) -> Generator[Ask, Any, dict[str, float]]:
-    """Return the options for word i that keep the text similar, each with its similarity.
+class Alike(NamedTuple):
+    """Filters what may stand in a word's place by how similar the text stays.
 
-    Texts are compared over `size` words around word i; a column of fewer words is not compared at all, as in
-    TextFooler, and every option then counts as equally similar. Size 0 compares whole texts, however short.
-
-    Args:
-        example: what is attacked.
-        words: its changeable words.
-        i: the number of the word.
-        options: what may stand in its place.
-        changes: what has been changed so far.
-        least: smallest cosine of sentence embeddings; 0 = every option, without asking.
-        size: words compared.
-        before: the changes of the text that the options are compared with: none for the original.
+    Texts are compared over `size` words around the word; a column of fewer words is not compared at all, as
+    in TextFooler, and every option then counts as equally similar. Size 0 compares whole texts, however
+    short; least 0 compares nothing.
     """
-    short = sum(word.column == words[i].column for word in words) < size
-    if not options or least == 0 or short:
-        return dict.fromkeys(options, 0.0)
-    texts = [excerpt(example.text, words, {**changes, i: option}, around=i, size=size) for option in options]
-    cosines: Tensor = yield Similar(excerpt(example.text, words, before, around=i, size=size), tuple(texts))
-    found = zip(options, cosines.tolist(), strict=True)
-    return {option: cosine for option, cosine in found if cosine >= least}
+
+    example: Example
+    words: list[Word]
+    least: float  # smallest cosine of sentence embeddings
+    size: int
+
+    def filter(
+        self, i: int, options: Sequence[str], changes: Mapping[int, str], *, before: Mapping[int, str]
+    ) -> Generator[Ask, Any, dict[str, float]]:
+        """Return the options for word i that keep the text similar, each with its similarity.
+
+        Args:
+            i: the number of the word.
+            options: what may stand in its place.
+            changes: what has been changed so far.
+            before: the changes of the text that is compared with: none for the original.
+        """
+        text, words = self.example.text, self.words
+        short = sum(word.column == words[i].column for word in words) < self.size
+        if not options or self.least == 0 or short:
+            return dict.fromkeys(options, 0.0)
+        changed = (
+            excerpt(text, words, {**changes, i: option}, around=i, size=self.size) for option in options
+        )
+        reference = excerpt(text, words, before, around=i, size=self.size)
+        cosines: Tensor = yield Similar(reference, tuple(changed))
+        found = zip(options, cosines.tolist(), strict=True)
+        return {option: cosine for option, cosine in found if cosine >= self.least}
 
 
 def excerpt(text: Texts, words: list[Word], changes: Mapping[int, str], *, around: int, size: int) -> Texts:
@@ -142,3 +144,29 @@ def in_case_of(word: str, options: Iterable[str]) -> list[str]:
         return option[:1].upper() + option[1:] if word[:1].isupper() else option
 
     return [option for option in dict.fromkeys(map(cased, options)) if option != word]
+
+
+def place_of(words: list[Word], changes: Mapping[int, str], i: int) -> tuple[int, int, int]:
+    """Return where word i stands (column, start, end) in the text with the changes made.
+
+    >>> place_of([Word(0, 0, 4, "good"), Word(0, 5, 9, "film")], {0: "fine bit of"}, 1)
+    (0, 12, 16)
+    """
+    word = words[i]
+    moved = sum(
+        len(change) - len(words[j].text)
+        for j, change in changes.items()
+        if words[j].column == word.column and words[j].start < word.start
+    )
+    start = word.start + moved
+    return word.column, start, start + len(changes.get(i, word.text))
+
+
+def is_one_word(text: str) -> bool:
+    """Say whether a proposal is exactly one word with a letter in it.
+
+    >>> is_one_word("well-made"), is_one_word("of course"), is_one_word("##ing"), is_one_word("1988")
+    (True, False, False, False)
+    """
+    found = changeable_words((text,), "all")
+    return len(found) == 1 and found[0].text == text and any(map(str.isalpha, text))

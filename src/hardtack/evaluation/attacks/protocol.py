@@ -88,7 +88,7 @@ class Ascent(NamedTuple):
 Filled = list[tuple[str, float]]
 Ask = list[Texts] | Similar | Fill | Flips | Ascent
 Queries = Generator[Ask, Any, "Outcome"]
-"""Texts are sent logits, float64 [n, C], a Similar or Fill its answer; only texts count as queries."""
+"""A list of texts is sent logits, float64 [n, C]; any other ask its answer. Only texts count as queries."""
 
 
 class Encoder(Protocol):

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import torch
 
 from hardtack.errors import InputError
-from hardtack.evaluation.attacks.greedy import alike, change_in_order, in_case_of
+from hardtack.evaluation.attacks.greedy import Alike, change_in_order, in_case_of
 from hardtack.evaluation.attacks.protocol import (
     Ask,
     Columns,
@@ -45,9 +45,9 @@ class TextFooler:
        similar one is the answer; else the best is kept if it lowers the odds.
 
     The name says `minilm` because the sentence encoder is a local MiniLM (or the one named) and not the
-    Universal Sentence Encoder: numbers are no TextFooler numbers of a paper. The threshold is the paper's: its
-    code accepts angles of up to 0.5 radian, cosine 0.8776; TextAttack 0.3.11 writes that as 0.840845 of an
-    angular similarity.
+    Universal Sentence Encoder: numbers are no TextFooler numbers of a paper. The threshold is that of the
+    released code, which accepts angles of up to 0.5 radian, cosine 0.8776; TextAttack 0.3.11 writes it as
+    0.840845 of an angular similarity.
 
     Differs from the paper: cosine 0.5 between words, as in the released code, where the text says 0.7; the
     importance of a word lacks the extra term for a changed prediction, as in TextAttack; parts of speech are
@@ -129,19 +129,10 @@ class TextFooler:
         hidden = {i: without(example.text, words[i]) for i in open_words}
         order = yield from by_importance(hidden, example.label, ledger)
 
+        alike = Alike(example, words, self.min_similarity, self.window)
+
         def propose(i: int, changes: Mapping[int, str]) -> Generator[Ask, Any, Mapping[str, float]]:
-            return (
-                yield from alike(
-                    example,
-                    words,
-                    i,
-                    swaps[i],
-                    changes,
-                    least=self.min_similarity,
-                    size=self.window,
-                    before=changes,
-                )
-            )
+            return alike.filter(i, swaps[i], changes, before=changes)
 
         return (yield from change_in_order(example, words, order, propose, ledger, odds=odds))
 
