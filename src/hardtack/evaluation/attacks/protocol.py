@@ -51,22 +51,24 @@ class Fill(NamedTuple):
 
 
 class Flips(NamedTuple):
-    """Asks the victim's gradient for words that would raise its loss at some places of a text (white box).
+    """Asks the victim's gradient for words that would lower the odds of a class (white box).
 
-    The answer is one list for each span, (word, estimated rise of the loss), best first, at most `top` long:
-    the gradient at the place times the change of the embedding, rounded to 1e-4. Only whole words of the
-    vocabulary are offered, and nothing where a span is not exactly one token.
+    The answer is one list for each span, (word, estimated fall of the log odds), best first, at most `top`
+    long: the gradient at the place times the change of the embedding, rounded to 1e-4. Only words that are
+    one token of the victim are offered, and nothing where a span is not exactly one token.
 
     Attributes:
         text: the one or two columns.
-        label: the class whose loss is raised.
+        label: the class whose odds are to fall.
         spans: (column, start, end) of each place.
+        among: for each span the words to choose from; none = the whole vocabulary.
         top: how many words at most at each place.
     """
 
     text: Texts
     label: int
     spans: tuple[tuple[int, int, int], ...]
+    among: tuple[tuple[str, ...], ...]
     top: int
 
 
