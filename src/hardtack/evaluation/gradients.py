@@ -149,18 +149,14 @@ class WhiteBox:
     def _gradient(self, inputs: dict[str, Tensor], labels: Tensor, delta: Tensor) -> tuple[Tensor, Tensor]:
         """Return the gradient of minus the log odds with respect to delta, and the logits."""
         delta = delta.detach().requires_grad_()
-        with (
-            _evaluating(self.victim.model),
-            torch.enable_grad(),
-            added_to_embeddings(self.victim.model, delta),
-        ):
-            logits = logits_of(self.victim.model(**inputs)).float()
-            if int(labels.max()) >= logits.shape[1]:
+        with torch.enable_grad():
+            logits = self._forward(inputs, delta)
+            classes = logits.shape[1]
+            if int(labels.max()) >= classes:
                 raise InputError(
-                    f"an example has the label {int(labels.max())}; the model's classes are 0 to "
-                    f"{logits.shape[1] - 1}"
+                    f"an example has the label {int(labels.max())}; the model's classes are 0 to {classes - 1}"
                 )
-            mine = torch.arange(logits.shape[1], device=logits.device) == labels.to(logits.device)[:, None]
+            mine = torch.arange(classes, device=logits.device) == labels.to(logits.device)[:, None]
             others = logits.masked_fill(mine, -torch.inf).logsumexp(dim=1)
             (gradient,) = torch.autograd.grad((others - logits[mine]).sum(), delta)
         return gradient, logits.detach().cpu()

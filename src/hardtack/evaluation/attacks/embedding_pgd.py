@@ -66,7 +66,7 @@ class EmbeddingPGD:
         logits = yield ledger.afford([example.text])
         if predicted(logits[0]) != example.label:
             return ledger.outcome(example, "missed")
-        radius = self.radii[0]
+        radius = min(self.radii)
         trail: Tensor = yield Ascent(
             example.text, example.label, radius, self.steps, self.step * radius, seed
         )

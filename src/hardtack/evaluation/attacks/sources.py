@@ -13,34 +13,38 @@ from hardtack.evaluation.constraints import Space, Thesaurus
 
 def thesaurus(given: Path | Thesaurus | None) -> Thesaurus:
     """Return WordNet: as given, read from a folder, or from the folder of resources."""
+    if given is not None and not isinstance(given, Path):
+        return given
     from hardtack.evaluation.resources import Resources, WordNet
 
-    if given is None:
-        return Resources.found().wordnet
-    return WordNet(given) if isinstance(given, Path) else given
+    return Resources.found().wordnet if given is None else WordNet(given)
 
 
 def space(given: Path | Space | None) -> Space:
     """Return word vectors: as given, read from a file, or from the folder of resources."""
+    if given is not None and not isinstance(given, Path):
+        return given
     from hardtack.evaluation.resources import Resources, Vectors
 
-    if given is None:
-        return Resources.found().vectors
-    return Vectors(given) if isinstance(given, Path) else given
+    return Resources.found().vectors if given is None else Vectors(given)
 
 
 def encoder(given: Path | Encoder | None) -> Encoder:
     """Return a sentence encoder: as given, from a model's folder, or the packaged MiniLM."""
+    if given is not None and not isinstance(given, Path):
+        return given
     from hardtack.evaluation.judges import SentenceEncoder
 
-    return SentenceEncoder(given) if given is None or isinstance(given, Path) else given
+    return SentenceEncoder(given)
 
 
 def filler(given: Path | Filler) -> Filler:
     """Return a masked language model: as given, or from a model's folder."""
+    if not isinstance(given, Path):
+        return given
     from hardtack.evaluation.judges import MaskedFiller
 
-    return MaskedFiller(given) if isinstance(given, Path) else given
+    return MaskedFiller(given)
 
 
 def settings_of(attack: Any, **content: Any) -> dict[str, Any]:
