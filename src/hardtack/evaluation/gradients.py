@@ -153,8 +153,9 @@ class WhiteBox:
             logits = self._forward(inputs, delta)
             classes = logits.shape[1]
             if int(labels.max()) >= classes:
+                wrong = int(labels.max())
                 raise InputError(
-                    f"an example has the label {int(labels.max())}; the model's classes are 0 to {classes - 1}"
+                    f"an example has the label {wrong}; the model's classes are 0 to {classes - 1}"
                 )
             mine = torch.arange(classes, device=logits.device) == labels.to(logits.device)[:, None]
             others = logits.masked_fill(mine, -torch.inf).logsumexp(dim=1)

@@ -100,9 +100,9 @@ class BAE:
         """Return everything that names this attack in a result row: resources by content, not by place."""
         return settings_of(
             self,
-            masked_lm=model_digest(self.masked_lm, default=""),
+            masked_lm=model_digest(self.masked_lm),
             wordnet=self.kinds.digest,
-            encoder=model_digest(self.encoder, default="all-MiniLM-L6-v2"),
+            encoder=model_digest(self.encoder),
         )
 
     def attack(self, example: Example, rng: torch.Generator) -> Queries:

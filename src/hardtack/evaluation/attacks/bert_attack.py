@@ -1,6 +1,5 @@
 """BERT-Attack: replaces important words by what BERT would read in their place, piece by piece."""
 
-import math
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +25,7 @@ from hardtack.evaluation.attacks.protocol import (
 )
 from hardtack.evaluation.attacks.sources import encoder, filler, model_digest, settings_of
 from hardtack.evaluation.attacks.words import changeable_words, is_stop_word, rewrite
+from hardtack.evaluation.constraints import most_words
 from hardtack.tasks.task import Example
 
 
@@ -92,8 +92,8 @@ class BERTAttack:
 
     def settings(self) -> dict[str, Any]:
         """Return everything that names this attack in a result row: models by content, not by place."""
-        compared = model_digest(self.encoder, default="all-MiniLM-L6-v2") if self.min_similarity else None
-        return settings_of(self, masked_lm=model_digest(self.masked_lm, default=""), encoder=compared)
+        compared = model_digest(self.encoder) if self.min_similarity else None
+        return settings_of(self, masked_lm=model_digest(self.masked_lm), encoder=compared)
 
     def attack(self, example: Example, rng: torch.Generator) -> Queries:
         """Attack one example: yield candidate texts and questions, receive answers, return what happened."""
@@ -118,5 +118,5 @@ class BERTAttack:
             fit = [other for other, _ in filled if is_one_word(other) and not is_stop_word(other)]
             return (yield from alike.filter(i, in_case_of(word.text, fit), changes, before={}))
 
-        most = math.ceil(self.max_share * len(words))
+        most = most_words(self.max_share, len(words))
         return (yield from change_in_order(example, words, order, propose, ledger, odds=odds, most=most))

@@ -44,9 +44,7 @@ class Cascade:
         for model in ("encoder", "masked_lm"):
             named = [attack.settings().get(model) for attack in self.attacks]
             if len({one for one in named if one is not None}) > 1:
-                raise InputError(
-                    f"a cascade's members name different settings of {model}; allowed: one for all"
-                )
+                raise InputError(f"members of a cascade differ in {model}; allowed: one for all of them")
 
     @cached_property
     def attacks(self) -> tuple[TextAttack, ...]:

@@ -103,7 +103,7 @@ class EmbeddingSwap:
             self,
             vectors=self.space.digest,
             wordnet=self.kinds.digest,
-            encoder=model_digest(self.encoder, default="all-MiniLM-L6-v2"),
+            encoder=model_digest(self.encoder),
         )
 
     def attack(self, example: Example, rng: torch.Generator) -> Queries:

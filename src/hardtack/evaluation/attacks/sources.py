@@ -4,9 +4,6 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-import xxhash
-
-from hardtack.errors import InputError
 from hardtack.evaluation.attacks.protocol import Encoder, Filler
 from hardtack.evaluation.constraints import Space, Thesaurus
 
@@ -17,7 +14,8 @@ def thesaurus(given: Path | Thesaurus | None) -> Thesaurus:
         return given
     from hardtack.evaluation.resources import Resources, WordNet
 
-    return Resources.found().wordnet if given is None else WordNet(given)
+    # pyright takes no cached_property where a Protocol has a property
+    return Resources.found().wordnet if given is None else WordNet(given)  # type: ignore[return-value]
 
 
 def space(given: Path | Space | None) -> Space:
@@ -53,20 +51,15 @@ def settings_of(attack: Any, **content: Any) -> dict[str, Any]:
     return {"name": attack.name, "version": attack.version, **plain, **content}
 
 
-def model_digest(given: Any, default: str) -> str:
-    """Return what names a model in a result row: a default's name, or a digest of its folder's weights."""
-    if given is None:
-        return default
-    if not isinstance(given, Path):
-        return str(getattr(given, "digest", type(given).__name__))
-    weights = sorted(given.glob("*.safetensors"))
-    if not weights:
-        raise InputError(
-            f"model folder {given} has no .safetensors file; a saved transformers model is needed"
-        )
-    digest = xxhash.xxh3_128()
-    for file in weights:
-        with file.open("rb") as stream:
-            while block := stream.read(2**20):
-                digest.update(block)
-    return digest.hexdigest()
+def model_digest(given: Any) -> str:
+    """Return what names a judge's model in a result row: a digest of its weights.
+
+    Args:
+        given: a model's folder, something that has a digest, or None for the packaged MiniLM.
+    """
+    from hardtack.evaluation.judges import folder_digest
+    from hardtack.evaluation.resources import embedded_model
+
+    if given is None or isinstance(given, Path):
+        return folder_digest(Path(embedded_model()) if given is None else given)
+    return given.digest

@@ -121,7 +121,7 @@ class TextBugger:
             self,
             neighbours=digest if table else None,
             vectors=None if table else digest,
-            encoder=model_digest(self.encoder, default="all-MiniLM-L6-v2"),
+            encoder=model_digest(self.encoder),
         )
 
     def attack(self, example: Example, rng: torch.Generator) -> Queries:
