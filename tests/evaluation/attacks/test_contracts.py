@@ -47,16 +47,22 @@ every = pytest.mark.parametrize("name", list(ATTACKS))
 
 
 def run(attack, examples, bias=0.0, seed=5, window=256):
-    victim = linear(bias=bias)
-    outcomes = attack_all(attack, examples, victim, Run.nowhere(seed), window=window)
-    return outcomes, victim
+    """Attack single texts and pairs, each kind together."""
+    victim, outcomes = linear(bias=bias), {}
+    for columns in (1, 2):
+        some = [example for example in examples if len(example.text) == columns]
+        if some:
+            done = attack_all(attack, some, victim, Run.nowhere(seed), window=window)
+            outcomes |= {outcome.id: outcome for outcome in done}
+    return [outcomes[example.id] for example in examples], victim
 
 
-ODD = [
-    ("good",), ("",), (" ",), ("... !? --",), ("😀 good 👍🏽 film 👩‍👩‍👧",), ("שלום good עולם film",), ("مرحبا",),
-    ("好电影 good",), ("GOOD FILM",), ("good\tfilm\n\nplot",), ("gооd",), ("e\u0301le\u0300ve good",), ("x" * 300,),
-    ("a\u200bb good",), ("'good' film's well-made 10/10",), ("good film", "dull plot"), ("", "good"), ("good", ""),
-]  # fmt: skip
+SINGLE = (
+    "good||  |... !? --|😀 good 👍🏽 film 👩‍👩‍👧|שלום good עולם film|مرحبا|好电影 good|GOOD FILM"
+    "|good\tfilm\n\nplot|gооd|e\u0301le\u0300ve good|a\u200bb good|'good' film's well-made 10/10"
+).split("|")
+PAIRS = [("good film", "dull plot"), ("", "good"), ("good", ""), ("😀", "...")]
+ODD = [*((text,) for text in SINGLE), ("x" * 300,), ("good " * 100,), *PAIRS]
 
 
 @every
@@ -107,7 +113,8 @@ def test_what_is_drawn_is_drawn_before_the_first_question(name):
                 answer = torch.tensor([[0.0, 3.0]], dtype=torch.float64)
             ask = queries.send(answer)
     except StopIteration as stop:
-        assert stop.value.status == "held"
+        outcome = stop.value
+    assert outcome.status == "held"
     assert torch.equal(rng.get_state(), state)
 
 
@@ -119,7 +126,7 @@ def test_a_query_limit_is_honoured(name, limit):
         return
     attack = made(name, query_limit=limit)
     examples = [Example(str(i), text, 1) for i, text in enumerate(ODD)]
-    outcomes, victim = run(attack, examples, bias=1.0)
+    outcomes, _ = run(attack, examples, bias=1.0)
     assert max(o.queries for o in outcomes) <= limit
     free, _ = run(made(name), examples, bias=1.0)
     assert max(o.queries for o in free) > 7
@@ -164,9 +171,9 @@ def sentences(n, seed=0):
     picks = [torch.randint(len(words), (length,), generator=rng).tolist() for length in lengths]
     texts = [" ".join(words[k] for k in pick) for pick in picks]
     odds = [sum(WEIGHTS.get(word.lower(), 0.0) for word in text.split()) for text in texts]
+    labels = [int(total > 0) for total in odds]
     return [
-        Example(str(i), (text,), int(total > 0))
-        for i, (text, total) in enumerate(zip(texts, odds, strict=True))
+        Example(str(i), (text,), label) for i, (text, label) in enumerate(zip(texts, labels, strict=True))
     ]
 
 
@@ -209,9 +216,10 @@ SIMILAR = {"textbugger-minilm": 0.5, "embedding_swap": 0.5, "bert_attack": 0.5}
 
 
 @every
-def test_every_constraint_is_honoured_on_1000_sentences(name):
+@pytest.mark.parametrize("n", [100, pytest.param(1000, marks=pytest.mark.slow)])
+def test_every_constraint_is_honoured_on_every_sentence(name, n):
     attack = made(name)
-    examples = sentences(1000)
+    examples = sentences(n)
     may, most = MAY[name]
     asked = defaultdict(set)
     victim = linear(batch_size=64)
@@ -257,7 +265,7 @@ def test_every_constraint_is_honoured_on_1000_sentences(name):
                 assert may(a, b), (example.text, text)
             if name in SIMILAR:
                 assert round(cosine(example.text, (text,)), 4) >= SIMILAR[name]
-    assert checked > 300 or name == "embedding_pgd"
+    assert checked > n / 4 or name == "embedding_pgd"
 
 
 def joined(before, after):

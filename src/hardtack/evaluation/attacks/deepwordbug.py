@@ -14,7 +14,6 @@ from hardtack.evaluation.attacks.protocol import (
     Columns,
     Ledger,
     Queries,
-    Texts,
     by_importance,
     log_odds,
     predicted,
@@ -37,19 +36,19 @@ class DeepWordBug:
        characters, substitute, delete, insert one character; the best candidate is kept if it lowers the odds;
     3. the attack ends when the prediction changes.
 
-    Function words and words already changed are left alone, and the whole text stays within a Levenshtein
-    distance of 30 of the original (over both columns of a pair together).
+    Function words and words already changed are left alone, and the text stays within a Levenshtein distance
+    of 30 of the original: the distances of the changed words add up to no more.
 
     Differs from the paper: the paper's scores read the text from its start and its end (temporal scores), and
     it applies one kind of edit to the top words without asking between; as in TextAttack, importance is that
     of replacing the word and each edit is kept only if it helps. Differs from TextAttack: our own list of
     function words instead of NLTK's; words are runs of letters and digits; the random edits are drawn for all
     words before the first query, so that two models compared on one example and seed meet the same
-    candidates.
+    candidates; distances are added up word by word, which is never less than the distance of the texts.
     """
 
     name: ClassVar[str] = "deepwordbug"
-    version: ClassVar[int] = 1  # raised when a fix changes outcomes
+    version: ClassVar[int] = 2  # raised when a fix changes outcomes
 
     max_distance: int = field(
         default=30, metadata={"help": "largest Levenshtein distance between original and changed text"}
@@ -93,18 +92,15 @@ class DeepWordBug:
 
         def propose(i: int, changes: Mapping[int, str]) -> Generator[Ask, Any, Mapping[str, float]]:
             yield from ()
-            # One edit costs at most 2 (a swap), so the distance is measured only where it could be too large.
-            certain = 2 * (len(changes) + 1) <= self.max_distance
-            texts = {edit: rewrite(example.text, words, {**changes, i: edit}) for edit in edits[i]}
-            near = [edit for edit, text in texts.items() if certain or self.near(example.text, text)]
-            return dict.fromkeys(near, 0.0)
+            left = self.max_distance - sum(distance(words[j].text, edit) for j, edit in changes.items())
+            return {edit: 0.0 for edit in edits[i] if distance(words[i].text, edit) <= left}
 
         return (yield from change_in_order(example, words, order, propose, ledger, odds=odds))
 
-    def near(self, original: Texts, text: Texts) -> bool:
-        """Say whether a text is within the Levenshtein bound of the original, columns taken together."""
-        distances = (edit_distance(a, b, self.max_distance) for a, b in zip(original, text, strict=True))
-        return sum(distances) <= self.max_distance
+
+def distance(word: str, edit: str) -> int:
+    """Return the Levenshtein distance of a word and one edit of it: 1, or 2 for most swaps."""
+    return edit_distance(word, edit, 2)
 
 
 def one_edit_each(word: str, rng: torch.Generator) -> list[str]:
