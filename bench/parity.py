@@ -29,9 +29,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from hardtack.evaluation.attacks import ATTACKS, Outcome
+from hardtack.evaluation.attacks import ATTACKS
 from hardtack.evaluation.attacks.words import is_stop_word
-from hardtack.evaluation.robust import attack_all
 from hardtack.evaluation.victim import Victim
 from hardtack.loading import load
 from hardtack.runs import Run
@@ -52,6 +51,23 @@ KINDS = {
     "perception "
     "possession social stative weather",
 }  # WordNet's lexicographer files: nouns and verbs
+
+
+class Answers:
+    """The victim's logits by text, shared by both sides and all seeds: equal texts get equal answers."""
+
+    def __init__(self, victim: Victim):
+        self.victim, self.known = victim, {}
+
+    def learn(self, texts: list[str]) -> None:
+        """Ask the victim what is not known yet."""
+        fresh = [text for text in dict.fromkeys(texts) if text not in self.known]
+        self.known.update(zip(fresh, self.victim.logits([(text,) for text in fresh]), strict=True))
+
+    def of(self, texts: list[str]) -> torch.Tensor:
+        """Return the logits of texts, [n, C]."""
+        self.learn(texts)
+        return torch.stack([self.known[text] for text in texts])
 
 
 class Found(NamedTuple):
@@ -83,7 +99,7 @@ class StopWords(set):
         return is_stop_word(str(word))
 
 
-def their_attack(name: str, victim: Victim, folder: Path) -> Any:
+def their_attack(name: str, answers: Answers, folder: Path) -> Any:
     """Build a recipe around the victim, with hardtack's function words."""
     for absent in ABSENT:
         if absent not in sys.modules and importlib.util.find_spec(absent) is None:
@@ -99,16 +115,11 @@ def their_attack(name: str, victim: Victim, folder: Path) -> Any:
     import textattack
     from textattack.constraints.pre_transformation import StopwordModification
 
-    known: dict[str, torch.Tensor] = {}
-
     class Wrapper(textattack.models.wrappers.ModelWrapper):
-        model, tokenizer = victim.model, None
+        model, tokenizer = answers.victim.model, None
 
         def __call__(self, texts: list[str]) -> torch.Tensor:
-            fresh = [text for text in dict.fromkeys(texts) if text not in known]
-            logits = victim.logits([(text,) for text in fresh])
-            known.update(zip(fresh, logits, strict=True))
-            return torch.stack([known[text] for text in texts])
+            return answers.of(texts)
 
         def get_grad(self, text: str) -> Any:
             raise NotImplementedError
@@ -150,31 +161,23 @@ def nltk_folder(wordnet: Path) -> Path:
 # ------------------------------------------------------------------ hardtack's side
 
 
-class Counted:
-    """An attack whose texts are counted as TextAttack counts: all of every list."""
-
-    def __init__(self, attack: Any):
-        self.inner, self.name, self.settings = attack, attack.name, attack.settings
-        self.texts: dict[str, int] = {}
-
-    def attack(self, example: Example, rng: torch.Generator) -> Any:
-        queries, answer, self.texts[example.id] = self.inner.attack(example, rng), None, 0
-        while True:
+def ours(name: str, examples: list[Example], answers: Answers, seed: int, wordnet: Path) -> list[Found]:
+    """Attack every example with hardtack, all in lockstep, counting all texts of every list."""
+    attack = ATTACKS[name](**({"wordnet": wordnet} if name == "pwws" else {}))
+    live = [attack.attack(example, Run.nowhere(seed).rng(name, example=example.id)) for example in examples]
+    asked, found = {k: next(queries) for k, queries in enumerate(live)}, [Found("held", 0, "")] * len(live)
+    while asked:
+        answers.learn([text for texts in asked.values() for (text,) in texts])
+        for k, texts in list(asked.items()):
+            found[k] = found[k]._replace(queries=found[k].queries + len(texts))
             try:
-                ask = next(queries) if answer is None else queries.send(answer)
+                logits = answers.of([text for (text,) in texts]).double().round(decimals=4)
+                asked[k] = live[k].send(logits)
             except StopIteration as stop:
-                return stop.value
-            self.texts[example.id] += len(ask)
-            answer = yield ask
-
-
-def ours(name: str, examples: list[Example], victim: Victim, seed: int, wordnet: Path) -> Iterator[Found]:
-    """Attack every example with hardtack."""
-    counted = Counted(ATTACKS[name](**({"wordnet": wordnet} if name == "pwws" else {})))
-    outcomes: list[Outcome] = attack_all(counted, examples, victim, Run.nowhere(seed))
-    for outcome in outcomes:
-        text = (outcome.adversarial or outcome.original)[0]
-        yield Found(outcome.status, counted.texts[outcome.id], text)
+                del asked[k]
+                text = (stop.value.adversarial or stop.value.original)[0]
+                found[k] = found[k]._replace(status=stop.value.status, text=text)
+    return found
 
 
 # ------------------------------------------------------------------ the comparison
@@ -224,12 +227,13 @@ def main() -> int:
     task = load_task(args.task)
     loaded = load(args.model, task.labels)
     victim = Victim(loaded.model, Encoder.of(loaded.tokenizer, loaded.model, 64))
+    answers = Answers(victim)
     examples = task.examples("validation", args.examples, seed=0)
     agreed, folder = True, nltk_folder(args.wordnet)
     for name in args.attack or RECIPES:
         seeds = range(args.seeds if name in DRAWS else 1)
-        mine = [list(ours(name, examples, victim, seed, args.wordnet)) for seed in seeds]
-        attack = their_attack(name, victim, folder)
+        mine = [ours(name, examples, answers, seed, args.wordnet) for seed in seeds]
+        attack = their_attack(name, answers, folder)
         other = [list(theirs(attack, examples, seed)) for seed in seeds]
         agreed &= compare(name, examples, mine, other)
     return 0 if agreed else 1
