@@ -93,7 +93,7 @@ def test_every_module_gets_its_own_mode_back(toys):
 
 
 def test_a_label_beyond_the_classes_and_a_slow_tokenizer_are_refused(toys):
-    with pytest.raises(InputError, match="the label 2; the model has 2 classes"):
+    with pytest.raises(InputError, match="the label 2; the model's classes are 0 to 1"):
         WhiteBox(toys.bert()).ascents([Ascent(("good",), 2, 0.1, 1, 0.1, 0)])
     victim = linear(WEIGHTS)
     victim.encoder.tokenizer = None
