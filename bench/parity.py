@@ -145,9 +145,8 @@ def theirs(attack: Any, examples: list[Example], seed: int) -> Iterator[Found]:
         yield Found(words[type(result).__name__], result.num_queries, text)
 
 
-def nltk_folder(wordnet: Path) -> Path:
+def fill_nltk_folder(root: Path, wordnet: Path) -> None:
     """Copy WordNet's files to where NLTK takes them, with the list of lexicographer files it asks for."""
-    root = Path(tempfile.mkdtemp(prefix="parity-"))
     place = root / "corpora" / "wordnet"
     shutil.copytree(wordnet, place)
     names = [("adj.all", 3), ("adj.pert", 3), ("adv.all", 4)]
@@ -155,7 +154,6 @@ def nltk_folder(wordnet: Path) -> Path:
     names += [(f"verb.{name}", 2) for name in KINDS[2].split()] + [("adj.ppl", 3)]
     lines = [f"{number:02d}\t{name}\t{kind}\n" for number, (name, kind) in enumerate(names)]
     (place / "lexnames").write_text("".join(lines))
-    return root
 
 
 # ------------------------------------------------------------------ hardtack's side
@@ -229,13 +227,15 @@ def main() -> int:
     victim = Victim(loaded.model, Encoder.of(loaded.tokenizer, loaded.model, 64))
     answers = Answers(victim)
     examples = task.examples("validation", args.examples, seed=0)
-    agreed, folder = True, nltk_folder(args.wordnet)
-    for name in args.attack or RECIPES:
-        seeds = range(args.seeds if name in DRAWS else 1)
-        mine = [ours(name, examples, answers, seed, args.wordnet) for seed in seeds]
-        attack = their_attack(name, answers, folder)
-        other = [list(theirs(attack, examples, seed)) for seed in seeds]
-        agreed &= compare(name, examples, mine, other)
+    agreed = True
+    with tempfile.TemporaryDirectory() as folder:
+        fill_nltk_folder(Path(folder), args.wordnet)
+        for name in args.attack or RECIPES:
+            seeds = range(args.seeds if name in DRAWS else 1)
+            mine = [ours(name, examples, answers, seed, args.wordnet) for seed in seeds]
+            attack = their_attack(name, answers, Path(folder))
+            other = [list(theirs(attack, examples, seed)) for seed in seeds]
+            agreed &= compare(name, examples, mine, other)
     return 0 if agreed else 1
 
 
