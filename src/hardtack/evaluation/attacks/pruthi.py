@@ -12,7 +12,12 @@ from hardtack.evaluation.attacks.protocol import Columns, Ledger, Queries, Texts
 from hardtack.evaluation.attacks.words import Word, changeable_words, is_stop_word, rewrite
 from hardtack.tasks.task import Example
 
-KEY_ROWS = ("qwertyuiop", "asdfghjkl", "zxcvbnm")
+# Where keys stand: rows from above, and how far a row is shifted to the right, in quarters of a key.
+KEYS = {
+    letter: (row, 4 * place + shift)
+    for row, (letters, shift) in enumerate((("qwertyuiop", 0), ("asdfghjkl", 1), ("zxcvbnm", 3)))
+    for place, letter in enumerate(letters)
+}
 
 
 @dataclass(frozen=True)
@@ -32,8 +37,8 @@ class Pruthi:
 
     Differs from the paper: an inserted letter is drawn, one for each place, as in TextAttack 0.3.11; the
     paper's order in which edits are tried, which decides nothing but queries, is not kept. Differs from
-    TextAttack: our own list of function words; neighbours on the keyboard are the keys at most one row and
-    one column away (its table leaves a few of those out); the drawn letters are drawn for the whole text
+    TextAttack: our own list of function words; neighbours on the keyboard follow from where the keys
+    stand, where its table slips at two of them (x beside a, and beside g a d in the place of f); the drawn letters are drawn for the whole text
     before the first query, not anew in each round.
     """
 
@@ -122,15 +127,18 @@ def inner_edits(word: str, rng: torch.Generator) -> list[list[str]]:
 
 
 def keys_beside(letter: str) -> list[str]:
-    """Return the letters at most one row and one column away on an English keyboard, in the letter's case.
+    """Return the letters beside one on an English keyboard, in the letter's case, row by row.
+
+    Beside are keys at most one row away whose middles are at most 1 1/4 keys apart sideways.
 
     >>> "".join(keys_beside("s")), "".join(keys_beside("P")), keys_beside("é")
-    ('qweadzxc', 'OL', [])
+    ('qweadzx', 'OL', [])
     """
-    for row, keys in enumerate(KEY_ROWS):
-        column = keys.find(letter.lower())
-        if column >= 0:
-            block = [line[max(0, column - 1) : column + 2] for line in KEY_ROWS[max(0, row - 1) : row + 2]]
-            beside = [key for key in "".join(block) if key != letter.lower()]
-            return [key.upper() if letter.isupper() else key for key in beside]
-    return []
+    if (place := KEYS.get(letter.lower())) is None:
+        return []
+    beside = [
+        other
+        for other, (row, middle) in KEYS.items()
+        if abs(row - place[0]) <= 1 and abs(middle - place[1]) <= 5 and other != letter.lower()
+    ]
+    return [other.upper() if letter.isupper() else other for other in beside]
