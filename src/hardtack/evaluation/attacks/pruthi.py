@@ -37,9 +37,9 @@ class Pruthi:
 
     Differs from the paper: an inserted letter is drawn, one for each place, as in TextAttack 0.3.11; the
     paper's order in which edits are tried, which decides nothing but queries, is not kept. Differs from
-    TextAttack: our own list of function words; neighbours on the keyboard follow from where the keys
-    stand, where its table slips at two of them (x beside a, and beside g a d in the place of f); the drawn letters are drawn for the whole text
-    before the first query, not anew in each round.
+    TextAttack: our own list of function words; neighbours on the keyboard follow from where the keys stand,
+    where its table slips at two of them (x beside a, and d in the place of f beside g); the drawn letters are
+    drawn for the whole text before the first query, not anew in each round.
     """
 
     name: ClassVar[str] = "pruthi"
