@@ -14,6 +14,9 @@ from hardtack.cli.parser import Parser, fields
 from hardtack.cli.verbs import VERBS
 from hardtack.errors import InputError
 from hardtack.evaluation.attacks import ATTACKS, DeepWordBug
+from hardtack.evaluation.attacks.cascade import Cascade
+from hardtack.evaluation.attacks.pruthi import Pruthi
+from hardtack.evaluation.attacks.word_swap import WordSwap
 from hardtack.methods import METHODS
 from hardtack.methods.hard_concrete import HardConcrete
 from hardtack.select import Sparsity
@@ -179,6 +182,23 @@ def test_evaluate_builds_its_attacks(calls, capsys, tmp_path):
     assert (named["shifted"], named["examples"], named["split"]) == (("a", "b"), 20, "validation")
 
 
+def test_members_of_a_cascade_have_the_flags_of_their_names(calls, tmp_path):
+    table = tmp_path / "table.jsonl"
+    table.write_text('{"word": "good", "neighbors": ["fine"]}\n')
+    words = ["--attack", "cascade", "--cascade.members", "word_swap", "--cascade.members", "pruthi"]
+    words += ["--word_swap.neighbours", str(table), "--pruthi.max-words", "2", "--cascade.query-limit", "9"]
+    assert main(["evaluate", "tiny", *TASK, *words]) == 0
+    (cascade,) = calls["evaluate"][1]["attacks"]
+    assert cascade == Cascade((WordSwap(table), Pruthi(max_words=2)), query_limit=9)
+
+
+def test_a_sweep_is_a_row_for_each_radius(calls):
+    radii = ("--embedding_pgd.radii", "0.5", "--embedding_pgd.radii", "2")
+    assert main(["evaluate", "tiny", *TASK, "--attack", "embedding_pgd", *radii]) == 0
+    found = [attack.radii for attack in calls["evaluate"][1]["attacks"]]
+    assert found == [(0.5,), (2.0,)]
+
+
 def test_demo_has_a_default_folder(calls, capsys):
     assert main(("demo",)) == 0
     assert calls["demo"][0]["out"] == "runs/demo"
@@ -239,7 +259,7 @@ def test_dry_run_prints_the_plan(calls, capsys):
         (("retrain", "ticket", *TASK, "--epochs"), "argument --epochs: expected one argument"),
         (
             ("evaluate", "tiny", *TASK, "--attack", "deepwordbog"),
-            "did you mean 'deepwordbug'? allowed: deepwordbug",
+            "did you mean 'deepwordbug'? allowed: bae-minilm",
         ),
         (("evaluate", "tiny", *TASK, "--attack", "word_swap"), "word_swap"),
         (

@@ -37,7 +37,7 @@ def both_attacks():
 
 def test_the_list_of_attacks_is_by_name():
     assert {name: kind.name for name, kind in ATTACKS.items()} == {name: name for name in ATTACKS}
-    assert list(ATTACKS) == ["deepwordbug", "word_swap"]
+    assert list(ATTACKS)[:2] == ["deepwordbug", "pruthi"]
 
 
 # ------------------------------------------------------------------ rates

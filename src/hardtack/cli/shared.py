@@ -98,15 +98,26 @@ def add_attacks(parser: Parser) -> None:
 
 
 def attacks(args: argparse.Namespace) -> tuple[Any, ...]:
-    """Return one instance for each attack that was chosen; settings of an attack that was not are refused."""
+    """Return one instance for each row of each attack that was chosen; settings of others are refused.
+
+    Members of a cascade are built from the flags of their own names, whether they also stand alone or not.
+    """
     from hardtack.evaluation.attacks import ATTACKS
 
     chosen = list(dict.fromkeys(args.attack))
-    _refuse_settings_of_others(args, ATTACKS, chosen, "--attack")
-    return tuple(
-        ATTACKS[name](**typed(args, fields(ATTACKS[name]), owner=f"--attack {name}", prefix=name))
-        for name in chosen
-    )
+    members = vars(args).get("cascade.members", []) if "cascade" in chosen else []
+    _refuse_settings_of_others(args, ATTACKS, [*chosen, *members], "--attack")
+
+    def made(name: str) -> Any:
+        given = typed(args, fields(ATTACKS[name]), owner=f"--attack {name}", prefix=name)
+        if name == "cascade":
+            known = [member in ATTACKS and member != name for member in given["members"]]
+            pairs = zip(given["members"], known, strict=True)
+            given["members"] = tuple(made(member) if there else member for member, there in pairs)
+        return ATTACKS[name](**given)
+
+    every = [made(name) for name in chosen]
+    return tuple(row for one in every for row in (one.sweep() if hasattr(one, "sweep") else (one,)))
 
 
 def _refuse_settings_of_others(

@@ -15,8 +15,10 @@ from torch import Tensor
 from hardtack.errors import InputError
 from hardtack.evaluation.answers import Answers
 from hardtack.evaluation.attacks.protocol import (
+    Ascent,
     Ask,
     Fill,
+    Flips,
     Judges,
     Outcome,
     Queries,
@@ -25,6 +27,7 @@ from hardtack.evaluation.attacks.protocol import (
     Texts,
     predicted,
 )
+from hardtack.evaluation.gradients import WhiteBox
 from hardtack.evaluation.sheaves import Row
 from hardtack.evaluation.victim import Victim
 from hardtack.runs import Run
@@ -113,7 +116,7 @@ def attack_all(
         raise InputError("two examples to attack have one id; ids must be distinct")
     label = f"attack/{attack.name}" + (f"/{row}" if row else "")
     binding = _binding(attack, examples, victim, run, window=window, label=label)
-    judges = _judges_of(attack, victim)
+    judges, white_box = _judges_of(attack, victim), WhiteBox(victim)
     outcomes: dict[int, Outcome] = {}
     waiting = iter(enumerate(examples))
     live: list[_Live] = []
@@ -130,6 +133,7 @@ def attack_all(
                     break
                 _ask_victim([(one, text) for one in live for text in one.unknown()], victim, answers, known)
                 _ask_judges(live, judges, answers)
+                _ask_gradient(live, white_box, answers)
                 outcomes |= {one.position: done for one in live if (done := one.step()) is not None}
                 live = [one for one in live if one.position not in outcomes]
                 run.tick(f"attack {attack.name}", len(outcomes), len(examples))
@@ -148,7 +152,8 @@ class _Live:
     example: Example
     queries: Queries
     wanted: Ask = field(default_factory=list)
-    judged: Any = None  # the answer to a Similar or Fill
+    judged: Any = None  # the answer to an ask that is no list of texts
+    sunk: bool = False  # a change of embeddings changed the prediction
     memo: dict[Texts, Tensor] = field(default_factory=dict)  # text -> rounded logits, float64 [C]
 
     def start(self) -> None:
@@ -159,7 +164,7 @@ class _Live:
             )
 
     def unknown(self) -> list[Texts]:
-        if isinstance(self.wanted, Similar | Fill):
+        if not isinstance(self.wanted, list):
             return []
         return [text for text in dict.fromkeys(self.wanted) if text not in self.memo]
 
@@ -171,7 +176,7 @@ class _Live:
                 f"example {self.example.id} has the label {self.example.label}; "
                 f"the model's classes are 0 to {len(original) - 1}"
             )
-        if isinstance(self.wanted, Similar | Fill):
+        if not isinstance(self.wanted, list):
             answer = self.judged
         elif self.wanted:
             answer = torch.stack([self.memo[text] for text in self.wanted])
@@ -190,7 +195,7 @@ class _Live:
             true = outcome.status == "missed" and outcome.adversarial is None
         elif outcome.status == "fell":
             fooling = outcome.adversarial
-            true = fooling in memo and predicted(memo[fooling]) != label
+            true = self.sunk if fooling is None else fooling in memo and predicted(memo[fooling]) != label
         else:
             true = outcome.status == "held" and outcome.adversarial is None
         if not true or outcome.id != self.example.id or outcome.original != self.example.text:
@@ -255,6 +260,28 @@ def _ask_judges(live: list[_Live], judges: Judges, answers: Answers) -> None:
             answers.append_judged(told)
         for one, each in zip(fill, told, strict=True):
             one.judged = [(word, score) for word, score in each]
+
+
+def _ask_gradient(live: list[_Live], white_box: WhiteBox, answers: Answers) -> None:
+    """Answer the white-box questions of this round, all of one kind in one call."""
+    flips = [one for one in live if isinstance(one.wanted, Flips)]
+    if flips:
+        told = answers.replay_judged()
+        if told is None:
+            told = white_box.flips([one.wanted for one in flips])  # type: ignore[misc]
+            answers.append_judged(told)
+        for one, each in zip(flips, told, strict=True):
+            one.judged = [[(word, fall) for word, fall in span] for span in each]
+    ascents = [one for one in live if isinstance(one.wanted, Ascent)]
+    if ascents:
+        told = answers.replay_judged()
+        if told is None:
+            trails = white_box.ascents([one.wanted for one in ascents])  # type: ignore[misc]
+            told = [trail.tolist() for trail in trails]
+            answers.append_judged(told)
+        for one, each in zip(ascents, told, strict=True):
+            one.judged = torch.tensor(each, dtype=torch.float64)
+            one.sunk = one.sunk or any(predicted(logits) != one.example.label for logits in one.judged)
 
 
 def _judges_of(attack: TextAttack, victim: Victim) -> Judges:

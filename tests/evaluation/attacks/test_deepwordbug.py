@@ -50,13 +50,13 @@ def test_a_word_whose_edits_do_not_help_is_left_as_it_was(toys):
 
 def test_wrong_before_the_attack_costs_one_query(toys):
     (outcome,) = attack_all(DeepWordBug(), [Example("x", ("dull",), 1)], toys.bag(WEIGHTS), Run.nowhere())
-    assert outcome == ("x", "missed", 1, ("dull",), None)
+    assert outcome == ("x", "missed", 1, ("dull",), None, None)
 
 
 def test_a_text_of_function_words_holds_after_one_query(toys):
     victim = toys.bag(WEIGHTS, bias=1.0)
     (outcome,) = attack_all(DeepWordBug(), [Example("x", ("it is a",), 1)], victim, Run.nowhere())
-    assert outcome == ("x", "held", 1, ("it is a",), None)
+    assert outcome == ("x", "held", 1, ("it is a",), None, None)
 
 
 @given(st.text("abcdefgh", min_size=0, max_size=9), st.integers(0, 1000))
@@ -108,6 +108,16 @@ def test_what_may_not_change_does_not(toys, text, columns, distance, limit, seed
         assert int(victim.logits([outcome.adversarial])[0].argmax()) != label
 
 
+def test_distances_add_up_over_words(toys):
+    # Every edit costs 1 or 2: within 3 at most three words change, and a text of 200 words is no trouble.
+    victim = toys.bag({"good": 0.01}, bias=9.0)
+    text = ("good " * 200,)
+    (outcome,) = attack_all(DeepWordBug(max_distance=3), [Example("x", text, 1)], victim, Run.nowhere())
+    assert outcome.status == "held"
+    changed = [sum(word != "good" for word in asked[0].split()) for asked in victim.encoder.asked]
+    assert max(changed) in (2, 3)
+
+
 def test_each_word_changes_at_most_once(toys):
     victim = toys.bag(WEIGHTS, bias=-1.0)
     text = ("good great truly film",)
@@ -126,7 +136,7 @@ def test_settings_out_of_range_are_refused(wrong):
 def test_settings_name_everything():
     assert DeepWordBug().settings() == {
         "name": "deepwordbug",
-        "version": 1,
+        "version": 2,
         "max_distance": 30,
         "query_limit": 0,
         "columns": "all",

@@ -23,7 +23,7 @@ def test_the_swap_that_a_person_finds_is_the_one_the_attack_finds(toys):
     # 2.0 + 0.5 - 1 = 1.5. Deleting "good" costs 2.0, "film" 0.5: "good" goes first.
     # With "fine" 1.0 is left, with "decent" -0.3, with "film" 0.0: the second fell.
     outcome, asked = attack(toys, ("a good film",), 1, bias=-1.0)
-    assert outcome == ("x", "fell", 6, ("a good film",), ("a decent film",))
+    assert outcome == ("x", "fell", 6, ("a good film",), ("a decent film",), None)
     assert asked == [
         ("a good film",),
         ("a film",),
@@ -44,7 +44,7 @@ def test_swaps_add_up(toys):
 def test_what_does_not_change_the_prediction_holds(toys):
     # The label is 0 and "fine" for "plain" raises 0 - 2 to 1.5 - 2: not enough.
     outcome, _ = attack(toys, ("plain",), 0, bias=-2.0)
-    assert outcome == ("x", "held", 2, ("plain",), None)  # one word: its importance is not asked
+    assert outcome == ("x", "held", 2, ("plain",), None, None)  # one word: its importance is not asked
     outcome, _ = attack(toys, ("good",), 0, bias=-9.0)  # every neighbour weighs less than "good"
     assert outcome.status == "held"
 

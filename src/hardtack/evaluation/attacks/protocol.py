@@ -50,10 +50,47 @@ class Fill(NamedTuple):
     masked: bool = True
 
 
+class Flips(NamedTuple):
+    """Asks the victim's gradient for words that would lower the odds of a class (white box).
+
+    The answer is one list for each span, (word, estimated fall of the log odds), best first, at most `top`
+    long: the gradient at the place times the change of the embedding, rounded to 1e-4. Only words that are
+    one token of the victim are offered, and nothing where a span is not exactly one token.
+
+    Attributes:
+        text: the one or two columns.
+        label: the class whose odds are to fall.
+        spans: (column, start, end) of each place.
+        among: for each span the words to choose from; none = the whole vocabulary.
+        top: how many words at most at each place.
+    """
+
+    text: Texts
+    label: int
+    spans: tuple[tuple[int, int, int], ...]
+    among: tuple[tuple[str, ...], ...]
+    top: int
+
+
+class Ascent(NamedTuple):
+    """Asks for the logits along a projected gradient ascent in the space of word embeddings (white box).
+
+    The answer is float64 [steps + 1, C], rounded to 1e-4: at a random start (drawn from `seed`) inside the
+    ball of Frobenius norm `radius` around the text's embeddings, and after each step of length `step`.
+    """
+
+    text: Texts
+    label: int
+    radius: float
+    steps: int
+    step: float
+    seed: int
+
+
 Filled = list[tuple[str, float]]
-Ask = list[Texts] | Similar | Fill
+Ask = list[Texts] | Similar | Fill | Flips | Ascent
 Queries = Generator[Ask, Any, "Outcome"]
-"""Texts are sent logits, float64 [n, C], a Similar or Fill its answer; only texts count as queries."""
+"""A list of texts is sent logits, float64 [n, C]; any other ask its answer. Only texts count as queries."""
 
 
 class Encoder(Protocol):
@@ -84,7 +121,8 @@ class Outcome(NamedTuple):
 
     `status` is "missed" (wrong before the attack), "held" (right before and after) or "fell" (right before,
     wrong after); `queries` counts the distinct texts that were asked; `adversarial` is None unless the
-    example fell.
+    example fell, and also where it fell to a change of embeddings, for which there is no text. `by` names the
+    attack that felled it where several were run in a row.
     """
 
     id: str
@@ -92,6 +130,7 @@ class Outcome(NamedTuple):
     queries: int
     original: Texts
     adversarial: Texts | None
+    by: str | None = None
 
 
 class TextAttack(Protocol):
@@ -99,9 +138,10 @@ class TextAttack(Protocol):
 
     `attack` handles ONE example. It yields lists of candidate texts, the first list being the original text
     alone, and is sent their logits, float64 [n, C], rounded to 1e-4, so that its choices hardly depend on
-    batch size. It may also yield a Similar or a Fill. All its randomness comes from `rng`.
+    batch size. It may also yield another ask. All its randomness comes from `rng`.
 
-    An attack that yields those has one method more, `judges() -> Judges`, which the driver calls once.
+    An attack that yields Similar or Fill has one method more, `judges() -> Judges`, which the driver calls
+    once; Flips and Ascent are answered from the victim itself (gradients.WhiteBox).
     """
 
     name: ClassVar[str]

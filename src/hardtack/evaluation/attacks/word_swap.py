@@ -9,17 +9,17 @@ from typing import Any, ClassVar
 import torch
 
 from hardtack.errors import InputError
+from hardtack.evaluation.attacks.greedy import change_in_order, fixed, in_case_of
 from hardtack.evaluation.attacks.neighbours import NeighbourTable, load_neighbours, neighbours_of
 from hardtack.evaluation.attacks.protocol import (
     Columns,
     Ledger,
     Queries,
-    best_candidate,
     by_importance,
     log_odds,
     predicted,
 )
-from hardtack.evaluation.attacks.words import changeable_words, rewrite, without
+from hardtack.evaluation.attacks.words import changeable_words, without
 from hardtack.tasks.task import Example
 
 
@@ -98,35 +98,9 @@ class WordSwap:
         hidden = {i: without(example.text, words[i]) for i in open_words}
         order = yield from by_importance(hidden, example.label, ledger)
 
-        changes: dict[int, str] = {}
-        for i in order:
-            tried = {rewrite(example.text, words, {**changes, i: swap}): swap for swap in swaps[i]}
-            candidates = ledger.afford(list(tried))
-            if not candidates:
-                continue
-            logits = yield candidates
-            best, lowest = best_candidate(logits, example.label)
-            if predicted(logits[best]) != example.label:
-                return ledger.outcome(example, "fell", candidates[best])
-            if lowest < odds:
-                odds = lowest
-                changes[i] = tried[candidates[best]]
-        return ledger.outcome(example, "held")
+        return (yield from change_in_order(example, words, order, fixed(swaps), ledger, odds=odds))
 
     def swaps(self, word: str) -> list[str]:
         """Return what may stand in a word's place, in table order, in the word's case."""
         options = self.table.entries.get(word.lower(), ())[: self.max_neighbours or None]
-        return [
-            swap for swap in dict.fromkeys(in_case_of(word, option) for option in options) if swap != word
-        ]
-
-
-def in_case_of(word: str, option: str) -> str:
-    """Return the option in the case of the word: all upper, capitalised, or as it stands.
-
-    >>> in_case_of("GOOD", "fine"), in_case_of("Good", "fine"), in_case_of("good", "fine")
-    ('FINE', 'Fine', 'fine')
-    """
-    if len(word) > 1 and word.isupper():
-        return option.upper()
-    return option[:1].upper() + option[1:] if word[:1].isupper() else option
+        return in_case_of(word, options)

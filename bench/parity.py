@@ -1,0 +1,243 @@
+"""Do DeepWordBug, Pruthi and PWWS say the same as TextAttack 0.3.11's recipes of these names?
+
+    python bench/parity.py MODEL TASK [--examples 200] [--seeds 3] [--attack pwws ...] [--wordnet DIR]
+
+Both sides attack the same sentences of the validation split on the same model, cut at 64 tokens, with
+hardtack's list of function words. Queries are counted TextAttack's way: every text of every list it asks,
+however often. Where an attack draws at random, both sides are the mean over the seeds. Printed are accuracy
+under attack (within 2 points?), mean queries (within 10%?) and every example on which most seeds of one side
+disagree with most seeds of the other, with what either found.
+
+TextAttack is a yardstick: it is installed apart, without its dependencies (`pip install --no-deps
+textattack==0.3.11` and what it then still asks for), and put on PYTHONPATH; its import of flair, which
+refuses transformers 5, is answered by an empty module. Where it is absent nothing is compared.
+"""
+
+import argparse
+import importlib.util
+import random
+import shutil
+import statistics
+import sys
+import tempfile
+import types
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from hardtack.evaluation.attacks import ATTACKS
+from hardtack.evaluation.attacks.words import is_stop_word
+from hardtack.evaluation.victim import Victim
+from hardtack.loading import load
+from hardtack.runs import Run
+from hardtack.tasks.task import Example
+from hardtack.tasks.text import Encoder, load_task
+
+RECIPES = {
+    "deepwordbug": ("deepwordbug_gao_2018", "DeepWordBugGao2018"),
+    "pruthi": ("pruthi_2019", "Pruthi2019"),
+    "pwws": ("pwws_ren_2019", "PWWSRen2019"),
+}
+DRAWS = {"deepwordbug", "pruthi"}  # PWWS draws nothing
+ABSENT = ("flair", "bert_score", "language_tool_python", "OpenHowNet", "lemminflect", "Levenshtein")
+KINDS = {
+    1: "Tops act animal artifact attribute body cognition communication event feeling food group location "
+    "motive object person phenomenon plant possession process quantity relation shape state substance time",
+    2: "body change cognition communication competition consumption contact creation emotion motion "
+    "perception "
+    "possession social stative weather",
+}  # WordNet's lexicographer files: nouns and verbs
+
+
+class Answers:
+    """The victim's logits by text, shared by both sides and all seeds: equal texts get equal answers."""
+
+    def __init__(self, victim: Victim):
+        self.victim, self.known = victim, {}
+
+    def learn(self, texts: list[str]) -> None:
+        """Ask the victim what is not known yet."""
+        fresh = [text for text in dict.fromkeys(texts) if text not in self.known]
+        self.known.update(zip(fresh, self.victim.logits([(text,) for text in fresh]), strict=True))
+
+    def of(self, texts: list[str]) -> torch.Tensor:
+        """Return the logits of texts, [n, C]."""
+        self.learn(texts)
+        return torch.stack([self.known[text] for text in texts])
+
+
+class Found(NamedTuple):
+    """What one side says of one example under one seed."""
+
+    status: str
+    queries: int
+    text: str
+
+
+# ------------------------------------------------------------------ TextAttack's side
+
+
+class Empty(types.ModuleType):
+    """A module that has whatever is looked for in it."""
+
+    __path__ = ()
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return type(name, (), {})
+
+
+class StopWords(set):
+    """Contains what hardtack calls function words."""
+
+    def __contains__(self, word: object) -> bool:
+        return is_stop_word(str(word))
+
+
+def their_attack(name: str, answers: Answers, folder: Path) -> Any:
+    """Build a recipe around the victim, with hardtack's function words."""
+    for absent in ABSENT:
+        if absent not in sys.modules and importlib.util.find_spec(absent) is None:
+            sys.modules[absent] = Empty(absent)
+            for part in ("data", "models"):
+                sys.modules[f"{absent}.{part}"] = Empty(f"{absent}.{part}")
+                setattr(sys.modules[absent], part, sys.modules[f"{absent}.{part}"])
+    import nltk
+
+    nltk.download = lambda *_, **__: True  # everything it needs is there, and there is no network
+    nltk.data.path.insert(0, str(folder))
+    nltk.corpus.stopwords = types.SimpleNamespace(words=lambda language: ["the"])
+    import textattack
+    from textattack.constraints.pre_transformation import StopwordModification
+
+    class Wrapper(textattack.models.wrappers.ModelWrapper):
+        model, tokenizer = answers.victim.model, None
+
+        def __call__(self, texts: list[str]) -> torch.Tensor:
+            return answers.of(texts)
+
+        def get_grad(self, text: str) -> Any:
+            raise NotImplementedError
+
+    module, recipe = RECIPES[name]
+    recipes = importlib.import_module(f"textattack.attack_recipes.{module}")
+    attack = getattr(recipes, recipe).build(Wrapper())
+    for constraint in attack.pre_transformation_constraints:
+        if isinstance(constraint, StopwordModification):
+            constraint.stopwords = StopWords()
+    return attack
+
+
+def theirs(attack: Any, examples: list[Example], seed: int) -> Iterator[Found]:
+    """Attack every example with TextAttack."""
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002 (TextAttack draws from it)
+    torch.manual_seed(seed)
+    words = {"SkippedAttackResult": "missed", "SuccessfulAttackResult": "fell", "FailedAttackResult": "held"}
+    for example in examples:
+        result = attack.attack(example.text[0], example.label)
+        text = result.perturbed_result.attacked_text.text
+        yield Found(words[type(result).__name__], result.num_queries, text)
+
+
+def fill_nltk_folder(root: Path, wordnet: Path) -> None:
+    """Copy WordNet's files to where NLTK takes them, with the list of lexicographer files it asks for."""
+    place = root / "corpora" / "wordnet"
+    shutil.copytree(wordnet, place)
+    names = [("adj.all", 3), ("adj.pert", 3), ("adv.all", 4)]
+    names += [(f"noun.{name}", 1) for name in KINDS[1].split()]
+    names += [(f"verb.{name}", 2) for name in KINDS[2].split()] + [("adj.ppl", 3)]
+    lines = [f"{number:02d}\t{name}\t{kind}\n" for number, (name, kind) in enumerate(names)]
+    (place / "lexnames").write_text("".join(lines))
+
+
+# ------------------------------------------------------------------ hardtack's side
+
+
+def ours(name: str, examples: list[Example], answers: Answers, seed: int, wordnet: Path) -> list[Found]:
+    """Attack every example with hardtack, all in lockstep, counting all texts of every list."""
+    attack = ATTACKS[name](**({"wordnet": wordnet} if name == "pwws" else {}))
+    live = [attack.attack(example, Run.nowhere(seed).rng(name, example=example.id)) for example in examples]
+    asked, found = {k: next(queries) for k, queries in enumerate(live)}, [Found("held", 0, "")] * len(live)
+    while asked:
+        answers.learn([text for texts in asked.values() for (text,) in texts])
+        for k, texts in list(asked.items()):
+            found[k] = found[k]._replace(queries=found[k].queries + len(texts))
+            try:
+                logits = answers.of([text for (text,) in texts]).double().round(decimals=4)
+                asked[k] = live[k].send(logits)
+            except StopIteration as stop:
+                del asked[k]
+                text = (stop.value.adversarial or stop.value.original)[0]
+                found[k] = found[k]._replace(status=stop.value.status, text=text)
+    return found
+
+
+# ------------------------------------------------------------------ the comparison
+
+
+def summary(found: list[list[Found]]) -> tuple[float, float]:
+    """Return accuracy under attack in percent and mean queries of an attacked example, over the seeds."""
+    held = [100 * sum(f.status == "held" for f in seed) / len(seed) for seed in found]
+    queries = [statistics.mean(f.queries for f in seed if f.status != "missed") for seed in found]
+    return statistics.mean(held), statistics.mean(queries)
+
+
+def compare(name: str, examples: list[Example], mine: list[list[Found]], other: list[list[Found]]) -> bool:
+    """Print both sides and every example on which they differ; return whether they agree."""
+    (held_a, queries_a), (held_b, queries_b) = summary(mine), summary(other)
+    good = abs(held_a - held_b) <= 2 and abs(queries_a / queries_b - 1) <= 0.1
+    print(
+        f"{name}: accuracy under attack {held_a:.2f}% against {held_b:.2f}%, mean queries {queries_a:.1f} "
+        f"against {queries_b:.1f} (ratio {queries_a / queries_b:.3f}), {len(examples)} examples, "
+        f"{len(mine)} and {len(other)} seeds: {'agrees' if good else 'DIFFERS'}",
+        flush=True,
+    )
+    for k, example in enumerate(examples):
+        a, b = [seed[k] for seed in mine], [seed[k] for seed in other]
+        fell = [sum(one.status == "fell" for one in side) / len(side) for side in (a, b)]
+        if (fell[0] > 0.5) != (fell[1] > 0.5):
+            print(f"  {example.id}: fell in {fell[0]:.2f} of ours, {fell[1]:.2f} of theirs")
+            print(f"    {example.text[0]}")
+            for side, found in (("ours", a), ("theirs", b)):
+                print(f"    {side}: {next((f.text for f in found if f.status == 'fell'), 'held')}")
+    return good
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("model")
+    parser.add_argument("task")
+    parser.add_argument("--examples", type=int, default=200)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--attack", action="append", choices=RECIPES)
+    parser.add_argument("--wordnet", type=Path, default=Path("/usr/share/wordnet"))
+    args = parser.parse_args()
+    if importlib.util.find_spec("textattack") is None:
+        print("textattack is not installed here: nothing to compare with")
+        return 0
+    warnings.filterwarnings("ignore")
+    task = load_task(args.task)
+    loaded = load(args.model, task.labels)
+    victim = Victim(loaded.model, Encoder.of(loaded.tokenizer, loaded.model, 64))
+    answers = Answers(victim)
+    examples = task.examples("validation", args.examples, seed=0)
+    agreed = True
+    with tempfile.TemporaryDirectory() as folder:
+        fill_nltk_folder(Path(folder), args.wordnet)
+        for name in args.attack or RECIPES:
+            seeds = range(args.seeds if name in DRAWS else 1)
+            mine = [ours(name, examples, answers, seed, args.wordnet) for seed in seeds]
+            attack = their_attack(name, answers, Path(folder))
+            other = [list(theirs(attack, examples, seed)) for seed in seeds]
+            agreed &= compare(name, examples, mine, other)
+    return 0 if agreed else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
