@@ -7,7 +7,7 @@ that dict. Model libraries are imported inside functions, so that `hardtack --he
 
 from types import ModuleType
 
-from hardtack.cli.verbs import compare, demo, evaluate, retrain, search, show, train
+from hardtack.cli.verbs import compare, demo, evaluate, report, retrain, search, show, train
 
 VERBS: dict[str, ModuleType] = {
     "demo": demo,
@@ -17,4 +17,5 @@ VERBS: dict[str, ModuleType] = {
     "evaluate": evaluate,
     "show": show,
     "compare": compare,
+    "report": report,
 }

@@ -1,0 +1,197 @@
+"""The page's figures: what is plotted, what a plot says in one sentence, and the numbers behind it."""
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from hardtack.reports import plot
+from hardtack.reports.blocks import Figure, table
+from hardtack.reports.folders import read_log
+from hardtack.reports.gather import Drawn, Found
+from hardtack.reports.models import Group, Model, Rate
+from hardtack.reports.scorecard import counted, shifted
+from hardtack.reports.table import sparsity_text
+
+TICKETS = 12  # tickets whose layers are drawn; the others are counted
+CURVE = 200  # points of a curve; its table has fewer
+ROWS = 12
+LAYER = re.compile(r"(?<=\.)(\d+)(?=\.)|^(\d+)(?=\.)")
+Placed = tuple[Model, float, Rate]
+
+
+def robustness(
+    models: Sequence[Model], groups: Iterable[Group], yardstick: Model, *, seed: int
+) -> list[Figure]:
+    """Plot accuracy under attack against sparsity and against latency, a figure for each attack."""
+    found = []
+    for number, group in enumerate(group for group in groups if group.attack and not shifted(group)):
+        rated = [(model, model.rate(group, "accuracy_under_attack", seed=seed)) for model in models]
+        known = [(model, rate) for model, rate in rated if rate is not None]
+        level = next((rate.mean for model, rate in known if model is yardstick), None)
+        for what, axis, where in (
+            ("sparsity", "sparsity: share of prunable units removed", _sparsity),
+            ("latency", "latency: milliseconds a text", _latency),
+        ):
+            placed = [(m, at, rate) for m, rate in known if (at := where(m)) is not None]
+            if placed and (what == "latency" or any(at for _, at, _ in placed)):
+                found.append(_scatter(f"{what}{number}", group, what, axis, placed, level, yardstick))
+    return found
+
+
+def _sparsity(model: Model) -> float | None:
+    value = model.row.get("sparsity")
+    return 0.0 if value is None else float(value) if isinstance(value, int | float) else None
+
+
+def _latency(model: Model) -> float | None:
+    return model.middle("latency_ms", measured=True)
+
+
+def _scatter(
+    name: str,
+    group: Group,
+    what: str,
+    axis: str,
+    placed: Sequence[Placed],
+    level: float | None,
+    yardstick: Model,
+) -> Figure:
+    series: dict[tuple[object, ...], list[Placed]] = {}
+    for one in placed:
+        row = one[0].row
+        kind = (row.get("method"), row.get("objective"), str(row.get("granularity")), one[0].found_with)
+        # Against latency a method's models make no curve; of models that share their sparsity neither do they.
+        same = [p for p in placed if p[1] == one[1] and _kind(p[0]) == kind]
+        series.setdefault(kind if what == "sparsity" and len(same) == 1 else (one[0].number,), []).append(one)
+    drawn = [
+        plot.Series(
+            _series_name(members),
+            tuple(plot.Point(at, r.mean, r.low, r.high) for _, at, r in sorted(members, key=lambda p: p[1])),
+        )
+        for members in series.values()
+    ]
+    title = f"Accuracy under {group.attack} against {what}"
+    rows = [
+        [
+            model.label,
+            _at(at, what),
+            f"{rate.mean:.3f}",
+            f"{rate.low:.3f} to {rate.high:.3f}",
+            str(rate.seeds),
+        ]
+        for model, at, rate in sorted(placed, key=lambda p: (p[1], p[0].number))
+    ]
+    head = ("model", what, "under attack", "95% interval", "seeds")
+    numbers = table(f"{title}: {group.name}", head, rows, right=(1, 2, 4))
+    svg = plot.scatter(name, title, drawn, x=axis, y=f"accuracy under {group.attack}", level=level)
+    return Figure(title, _reading(what, placed, level, yardstick), svg, numbers)
+
+
+def _kind(model: Model) -> tuple[object, ...]:
+    row = model.row
+    return (row.get("method"), row.get("objective"), str(row.get("granularity")), model.found_with)
+
+
+def _series_name(members: Sequence[Placed]) -> str:
+    first = members[0][0]
+    if len(members) == 1:
+        return first.label
+    return f"{first.row.get('method') or first.label}{f', {first.found_with}' if first.found_with else ''}"
+
+
+def _at(at: float, what: str) -> str:
+    return sparsity_text(at) if what == "sparsity" else f"{at:.1f} ms"
+
+
+def _reading(what: str, placed: Sequence[Placed], level: float | None, yardstick: Model) -> str:
+    model, at, rate = max(placed, key=lambda p: p[2].mean)
+    text = f"The highest point is {model.label} at {_at(at, what)} with {rate.mean:.2f} [{rate.low:.2f}, {rate.high:.2f}]"
+    if level is not None and model is not yardstick:
+        apart = "lies above" if rate.low > level else "reaches"
+        text += f"; its interval {apart} the dashed line, {yardstick.label} at {level:.2f}"
+    elif level is not None:
+        text += ", the yardstick itself (dashed line)"
+    return f"{text}. Bars are 95% intervals."
+
+
+def layers(found: Found) -> list[Figure]:
+    """Draw, for each ticket, how much of each layer's parts is removed."""
+    figures = []
+    for number, ticket in enumerate(found.tickets[:TICKETS]):
+        cells: dict[str, dict[str, tuple[int, int]]] = {}
+        for site, units in ticket.units.items():
+            layer, part = _place(site)
+            kept, all_ = cells.setdefault(part, {}).get(layer, (0, 0))
+            cells[part][layer] = (kept + ticket.kept[site], all_ + units)
+        columns = sorted(
+            {layer for line in cells.values() for layer in line}, key=lambda one: (one == "-", len(one), one)
+        )
+        values = [[_removed(line.get(layer)) for layer in columns] for line in cells.values()]
+        title = f"{ticket.name}: what is removed where"
+        rows = [
+            [part, *("-" if value is None else f"{value:.3f}" for value in line)]
+            for part, line in zip(cells, values, strict=True)
+        ]
+        head = ("part", *(f"layer {layer}" if layer != "-" else "no layer" for layer in columns))
+        numbers = table(f"{title} (share of its units)", head, rows, right=range(1, len(head)))
+        svg = plot.strip(f"layers{number}", title, list(cells), columns, values)
+        figures.append(Figure(title, _layers_reading(ticket), svg, numbers))
+    return figures
+
+
+def _removed(cell: tuple[int, int] | None) -> float | None:
+    return None if cell is None else 1 - cell[0] / cell[1]
+
+
+def _place(site: str) -> tuple[str, str]:
+    """Split a site's name into layer and part: encoder.layer.3.attention.self.query.weight -> 3, query."""
+    number = LAYER.search(site)
+    if number is None:
+        return "-", site.removesuffix(".weight")
+    part = site[number.end() + 1 :].removesuffix(".weight")
+    return number[0], part.replace("attention.self.", "").replace("attention.output", "attention out")
+
+
+def _layers_reading(ticket: Drawn) -> str:
+    shares = {site: 1 - ticket.kept[site] / units for site, units in ticket.units.items()}
+    most, least = max(shares, key=lambda s: shares[s]), min(shares, key=lambda s: shares[s])
+    total = f"{ticket.sparsity:.2f} of {counted(sum(ticket.units.values()))} units are removed"
+    if shares[most] - shares[least] < 0.005:
+        return f"{total}, evenly: every site loses the same share."
+    return f"{total}: most in {most} ({shares[most]:.2f}), least in {least} ({shares[least]:.2f})."
+
+
+def trajectories(found: Found, read: Callable[[Path], list[dict]] = read_log) -> list[Figure]:
+    """Plot the expected share of open gates over the steps of each search that logs it."""
+    lines = []
+    for folder in found.folders:
+        if folder.recipe.get("kind") != "search":
+            continue
+        logged = {
+            line["step"]: float(line["open"])
+            for line in read(folder.path)
+            if isinstance(line.get("step"), int) and isinstance(line.get("open"), int | float)
+        }
+        steps = plot.thinned(
+            sorted(step for step, value in logged.items() if abs(value) < float("inf")), CURVE
+        )
+        if len(steps) > 1:
+            lines.append(
+                plot.Line(folder.name, tuple(map(float, steps)), tuple(logged[step] for step in steps))
+            )
+    if not lines:
+        return []
+    title = "Expected share of open gates during the search"
+    rows = [
+        [line.name, f"{int(x):,}", f"{y:.4f}"]
+        for line in lines
+        for x, y in plot.thinned(list(zip(line.x, line.y, strict=True)), ROWS)
+    ]
+    numbers = table(f"{title}, at some steps", ("search", "step", "open"), rows, right=(1, 2))
+    said = [
+        f"{line.name} goes from {line.y[0]:.2f} to {line.y[-1]:.2f} in {int(line.x[-1]) + 1:,} steps"
+        for line in lines
+    ]
+    more = f"; and {len(said) - 3} more" if len(said) > 3 else ""
+    svg = plot.curves("open", title, lines, x="step", y="expected share of open gates")
+    return [Figure(title, f"{'; '.join(said[:3])}{more}.", svg, numbers)]

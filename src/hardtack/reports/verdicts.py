@@ -1,0 +1,269 @@
+"""Verdicts: paired differences against the yardstick, who is best at what, and whether to believe it."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from hardtack.errors import InputError, nearest
+from hardtack.reports.blocks import Cell, Finding, Table, table
+from hardtack.reports.compare import Entry, compare_group
+from hardtack.reports.models import Group, Model
+from hardtack.reports.scorecard import counted, shifted
+from hardtack.reports.text import byte_text, signed_text
+
+LEVEL = 0.05  # of Holm's adjusted p values
+CLEARLY = 0.9  # below this share of the yardstick's latency a model counts as faster
+MEASURES = (("accuracy_under_attack", "under attack"), ("clean_accuracy", "before the attack"))
+
+
+class Difference(NamedTuple):
+    """How far a model is above or below another on the same examples, in one measure."""
+
+    model: int
+    against: int
+    measure: str
+    mean: float
+    low: float
+    high: float
+    verdict: str
+    seeds: int
+    holm_p: float | None  # None over several seeds, where the interval itself is over seeds and examples
+    matching: bool | None  # None for one seed, which has no standard deviation
+
+    @property
+    def firm(self) -> str:
+        """Return the verdict, with the doubt that many comparisons leave."""
+        if self.verdict != "no difference" and self.holm_p is not None and self.holm_p >= LEVEL:
+            return f"{self.verdict}, but not after Holm's correction"
+        return self.verdict
+
+
+@dataclass(frozen=True)
+class Compared:
+    """The differences of one attacked group, or why there are none."""
+
+    group: Group
+    differences: tuple[Difference, ...]
+    notes: tuple[str, ...] = ()
+
+    def of(self, model: Model, measure: str) -> Difference | None:
+        """Return a model's difference in one measure, over its seeds where there are several."""
+        mine = [d for d in self.differences if d.model == model.number and d.measure == measure]
+        return max(mine, key=lambda difference: difference.seeds, default=None)
+
+
+def yardstick_of(models: Sequence[Model], name: str | None) -> Model:
+    """Return the model that is called `name`; by default the first dense one, or else the first.
+
+    Raises:
+        InputError: when no model is called so.
+    """
+    if name is None:
+        return next((model for model in models if model.dense), models[0])
+    for model in models:
+        if name in (model.label, *(entry.folder for entry in model.entries)):
+            return model
+    raise InputError(f"no model is called {name!r}{nearest(name, [model.label for model in models])}")
+
+
+def compare_all(
+    models: Sequence[Model], groups: Iterable[Group], yardstick: Model, *, seed: int
+) -> list[Compared]:
+    """Compare every model with the yardstick on each attacked group."""
+    found = []
+    for group in groups:
+        if group.attack is not None and len({entry.also[-1] for entry in group.entries}) > 1:
+            found.append(_compare(models, group, yardstick, seed))
+    return found
+
+
+def _compare(models: Sequence[Model], group: Group, yardstick: Model, seed: int) -> Compared:
+    entries = [*yardstick.of(group), *(e for m in models if m is not yardstick for e in m.of(group))]
+    labels = {model.number: model.label for model in models}
+    whole = [entry for entry in entries if entry.outcomes]
+    notes = [
+        f"{labels[e.also[-1]]} has no outcomes under {group.attack} (row {e.row['id']}): "
+        "its differences are not known"
+        for e in entries
+        if not e.outcomes
+    ]
+    if not any(entry.also[-1] == yardstick.number for entry in whole):
+        return Compared(group, (), (*notes, f"{group.name}: the yardstick, {yardstick.label}, is not here"))
+    numbers = {entry.run: entry.also[-1] for entry in whole}
+    try:
+        result = compare_group(whole, numbers, seed)
+    except InputError as error:
+        return Compared(group, (), (*notes, f"{group.name}: no paired differences, for {error}"))
+    alone = (
+        {e.also[-1] for e in whole} - {line["number"] for line in result["differences"]} - {yardstick.number}
+    )
+    notes += [
+        f"{labels[n]} has no seed in common with {yardstick.label} under {group.attack}"
+        for n in sorted(alone)
+    ]
+    return Compared(group, tuple(_differences(result, yardstick.number)), tuple(notes))
+
+
+def _differences(result: dict, yardstick: int) -> list[Difference]:
+    found = []
+    for line in result["differences"]:
+        if line["number"] == yardstick:
+            continue
+        for name, _ in MEASURES:
+            one = line[name]
+            size = (one["difference"], one["low"], one["high"], one["verdict"])
+            found.append(Difference(line["number"], line["against"], name, *size, 1, one["holm_p"], None))
+    for line in result["over_seeds"]:
+        for name, _ in MEASURES:
+            one = line[name]
+            size = (one["mean"], one["low"], one["high"], one["verdict"])
+            found.append(
+                Difference(line["numbers"][0], yardstick, name, *size, line["seeds"], None, one["matching"])
+            )
+    return found
+
+
+def difference_tables(models: Sequence[Model], compared: Iterable[Compared], yardstick: Model) -> list[Table]:
+    """Return a table of differences for each attacked group: over seeds where there are several."""
+    tables = []
+    for one in compared:
+        rows = []
+        for model in models:
+            for name, words in MEASURES:
+                if (found := one.of(model, name)) is None:
+                    continue
+                rows.append([
+                    Cell(model.label),
+                    words,
+                    signed_text(found.mean, found.low, found.high),
+                    Cell(found.verdict, _matches(found)),
+                    "-" if found.holm_p is None else f"{found.holm_p:.3g}",
+                    str(found.seeds),
+                ])  # fmt: skip
+        if rows:
+            caption = f"Each model minus {yardstick.label}, on the same examples: {one.group.name}"
+            head = ("model", "accuracy", "difference [95%]", "verdict", "Holm p", "seeds")
+            tables.append(table(caption, head, rows, right=(2, 4, 5)))
+    return tables
+
+
+def _matches(found: Difference) -> str:
+    if found.matching is None:
+        return ""
+    return "matching" if found.matching else "not matching"
+
+
+def findings(
+    models: Sequence[Model],
+    groups: Sequence[Group],
+    compared: Sequence[Compared],
+    yardstick: Model,
+    *,
+    seed: int,
+) -> list[Finding]:
+    """Say which model is best at what, and whether that is more than chance."""
+    found = []
+    by_group = {id(one.group): one for one in compared}
+    homes = [group for group in groups if not shifted(group)]
+    for group in homes:
+        if group.attack is not None:
+            found.append(_most_robust(models, group, by_group.get(id(group)), yardstick, seed))
+    for group in homes:
+        if group.attack is None:
+            found.append(_most_accurate(models, group, yardstick, seed, len(homes) > 1))
+    return [*filter(None, found), *_cheapest(models, yardstick)]
+
+
+def _ranked(models: Iterable[Model], group: Group, name: str, seed: int) -> list[tuple[Model, object]]:
+    rates = [(model, model.rate(group, name, seed=seed)) for model in models]
+    known = [(model, rate) for model, rate in rates if rate is not None]
+    return sorted(known, key=lambda pair: -pair[1].mean)
+
+
+def _most_robust(
+    models: Sequence[Model], group: Group, compared: Compared | None, yardstick: Model, seed: int
+) -> Finding | None:
+    ranked = _ranked(models, group, "accuracy_under_attack", seed)
+    if not ranked:
+        return None
+    (best, rate), *rest = ranked
+    question = f"Most robust under {group.attack} ({group.row.get('task')}, {group.row.get('split')})"
+    size = f"{rate.mean:.3f} of {rate.examples:,} examples stay right [{rate.low:.3f} to {rate.high:.3f}]"
+    answer = f"{best.label}: {size}"
+    if not rest:
+        return Finding(question, answer, "It is the only model here: there is nothing to compare it with.")
+    parts = []
+    if best is yardstick:
+        parts.append("No model holds up better than the yardstick.")
+    else:
+        theirs = dict((model.number, one) for model, one in ranked).get(yardstick.number)
+        difference = compared.of(best, "accuracy_under_attack") if compared else None
+        if theirs is not None:
+            parts.append(f"{yardstick.label}, the yardstick, keeps {theirs.mean:.3f}.")
+        if difference is not None:
+            size = signed_text(difference.mean, difference.low, difference.high)
+            parts.append(f"Difference {size}: {difference.firm}.")
+    second = rest[0][0]
+    if second is not yardstick or best is yardstick:
+        parts.append(_lead(best, second, rest[0][1].mean, group, seed))
+    return Finding(question, answer, " ".join(parts))
+
+
+def _lead(best: Model, second: Model, mean: float, group: Group, seed: int) -> str:
+    """Say whether the best model is told apart from the second."""
+    one = _compare([second, best], group, second, seed).of(best, "accuracy_under_attack")
+    if one is None:
+        return f"The second is {second.label} ({mean:.3f}); without paired outcomes the gap cannot be judged."
+    if one.verdict == "no difference":
+        return f"No difference can be told between it and the second, {second.label} ({mean:.3f})."
+    return (
+        f"The second, {second.label} ({mean:.3f}), is {signed_text(-one.mean, -one.high, -one.low)} behind."
+    )
+
+
+def _most_accurate(
+    models: Sequence[Model], group: Group, yardstick: Model, seed: int, many: bool
+) -> Finding | None:
+    ranked = _ranked(models, group, "clean_accuracy", seed)
+    if not ranked:
+        return None
+    (best, rate), *rest = ranked
+    question = f"Most accurate, no attack ({group.row.get('task')}, {group.row.get('split')})"
+    answer = f"{best.label}: {rate.mean:.3f} of {rate.examples:,} right [{rate.low:.3f} to {rate.high:.3f}]"
+    if not rest:
+        return Finding(question, answer, "It is the only model here: there is nothing to compare it with.")
+    inside = [model.label for model, other in rest if other.high >= rate.low]
+    if not inside:
+        return Finding(question, answer, "Its interval lies above that of every other model.")
+    names = ", ".join(inside[:4]) + (f" and {len(inside) - 4} more" if len(inside) > 4 else "")
+    return Finding(question, answer, f"The interval overlaps with that of {names}: no clear winner.")
+
+
+def _cheapest(models: Sequence[Model], yardstick: Model) -> list[Finding]:
+    found = []
+    kept = [(model.middle("parameters"), model) for model in models]
+    kept = [(count, model) for count, model in kept if count is not None]
+    if len(kept) > 1:
+        count, best = min(kept, key=lambda pair: pair[0])
+        size = best.middle("disk_bytes")
+        detail = "" if size is None else f"{byte_text(size)} on disk. "
+        detail += "Zeros in an ordinary model folder still take their place on disk and their time."
+        found.append(Finding("Fewest parameters kept", f"{best.label}: {counted(count)}", detail))
+    timed = [(model.middle("latency_ms", measured=True), model) for model in models]
+    timed = [(moment, model) for moment, model in timed if moment is not None]
+    theirs = yardstick.middle("latency_ms", measured=True)
+    if len(timed) > 1 and theirs:
+        moment, best = min(timed, key=lambda pair: pair[0])
+        if moment < CLEARLY * theirs:
+            answer = f"{best.label}: {moment:.1f} ms a text"
+            detail = f"{yardstick.label}, the yardstick, takes {theirs:.1f} ms. Medians of few runs on one machine."
+        else:
+            answer = "no model is clearly faster"
+            detail = f"All take about the {theirs:.1f} ms of {yardstick.label} (within 10%, which a machine scatters)."
+        found.append(Finding("Fastest", answer, detail))
+    return found
+
+
+def entries_without_outcomes(groups: Iterable[Group]) -> list[Entry]:
+    """Return the attacked rows that no example stands behind."""
+    return [e for group in groups if group.attack is not None for e in group.entries if not e.outcomes]
