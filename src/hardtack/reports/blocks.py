@@ -1,7 +1,7 @@
 """What a page is made of: plain data that the HTML template and the Markdown writer both render."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 
@@ -140,12 +140,11 @@ Block = Text | Items | Table | Findings | Checks | Figures | Sentences | Command
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page with a heading."""
+    """A part of the page with a heading; its id, in short, is also what the table of contents calls it."""
 
     id: str
     title: str
     blocks: tuple[Block, ...]
-    wide: bool = field(default=False)
 
     @property
     def kinds(self) -> list[tuple[str, Block]]:

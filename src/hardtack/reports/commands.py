@@ -1,4 +1,4 @@
-"""Writes, from recipes and rows, the command lines that repeat runs: every setting that can change a result."""
+"""Writes the commands that repeat runs, from recipes and rows, with all settings that can change a result."""
 
 import re
 import shlex
@@ -31,7 +31,7 @@ def commands(found: Found) -> list[Command]:
 
 
 def command_words(recipe: Row, *, out: str, rows: Iterable[Row] = ()) -> list[list[str]]:
-    """Return the commands that repeat a run, as lists of words: several where `evaluate` was called with several.
+    """Return the commands that repeat a run, as lists of words: more where `evaluate` was called more often.
 
     Args:
         recipe: of the run.
@@ -82,7 +82,7 @@ def _search(recipe: Row) -> list[str]:
 
 
 def _sparsity(name: str) -> str:
-    """Turn a ticket folder's name into what is typed: banks-2of4 -> 2:4, head-0.1700_neuron-0.4000 -> kinds."""
+    """Turn a ticket folder's name into what is typed: banks-2of4 -> 2:4, head-0.1700_neuron-0.4000 alike."""
     if banks := re.fullmatch(r"banks-(\d+)of(\d+)", name):
         return f"{banks[1]}:{banks[2]}"
     parts = [re.fullmatch(r"([a-z]+)-([0-9.]+)", part) for part in name.split("_")]

@@ -177,8 +177,8 @@ def _refuse_if_unlike(members: Sequence[Entry]) -> None:
         for name in wanted | found:
             if wanted.get(name) != found.get(name):
                 raise InputError(
-                    f"{first.folder} and {other.folder} cannot be compared on {title_of(first.row)}: {name} is "
-                    f"{wanted.get(name)!r} and {found.get(name)!r}; allowed: rows measured alike"
+                    f"{first.folder} and {other.folder} cannot be compared on {title_of(first.row)}: {name} "
+                    f"is {wanted.get(name)!r} and {found.get(name)!r}; allowed: rows measured alike"
                 )
     with_outcomes: dict[Any, Entry] = {}
     for member in (m for m in members if m.row.get("attack")):
@@ -253,9 +253,8 @@ def _over_seeds(pairs: Iterable[tuple[Entry, Entry, Row]], seed: int) -> list[Ro
             continue
         line: Row = {"numbers": [difference["number"] for _, _, difference in same], "seeds": len(same)}
         for name in MEASURES:
-            mine, theirs = (
-                [_good(pair[side], name) for pair in same] for side in (0, 1)
-            )  # per seed, the same examples
+            mine = [_good(entry, name) for entry, _, _ in same]  # per seed, the same examples
+            theirs = [_good(yardstick, name) for _, yardstick, _ in same]
             interval = over_seeds(mine, theirs, seed=seed)
             spread = [difference[name]["difference"] for _, _, difference in same]
             line[name] = {

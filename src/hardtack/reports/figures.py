@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from hardtack.reports import plot
 from hardtack.reports.blocks import Figure, table
@@ -11,30 +12,63 @@ from hardtack.reports.gather import Drawn, Found
 from hardtack.reports.models import Group, Model, Rate
 from hardtack.reports.scorecard import counted, shifted
 from hardtack.reports.table import sparsity_text
+from hardtack.reports.verdicts import Compared
 
 TICKETS = 12  # tickets whose layers are drawn; the others are counted
 CURVE = 200  # points of a curve; its table has fewer
 ROWS = 12
+REST = "rest"  # the column of sites that are in no layer
 LAYER = re.compile(r"(?<=\.)(\d+)(?=\.)|^(\d+)(?=\.)")
 Placed = tuple[Model, float, Rate]
 
 
+class Axis(NamedTuple):
+    """What robustness is plotted against."""
+
+    name: str
+    label: str
+
+
+class Against(NamedTuple):
+    """What a plot's points are seen against: the yardstick and the paired differences."""
+
+    group: Group
+    yardstick: Model
+    compared: Compared | None
+    rates: dict[int, Rate]
+
+    @property
+    def level(self) -> float | None:
+        """Return the yardstick's accuracy under attack."""
+        rate = self.rates.get(self.yardstick.number)
+        return None if rate is None else rate.mean
+
+
+SPARSITY = Axis("sparsity", "sparsity: share of prunable units removed")
+LATENCY = Axis("latency", "latency: milliseconds a text")
+
+
 def robustness(
-    models: Sequence[Model], groups: Iterable[Group], yardstick: Model, *, seed: int
+    models: Sequence[Model],
+    compared: Iterable[Compared],
+    groups: Iterable[Group],
+    yardstick: Model,
+    *,
+    seed: int,
 ) -> list[Figure]:
     """Plot accuracy under attack against sparsity and against latency, a figure for each attack."""
     found = []
+    by_group = {id(one.group): one for one in compared}
     for number, group in enumerate(group for group in groups if group.attack and not shifted(group)):
         rated = [(model, model.rate(group, "accuracy_under_attack", seed=seed)) for model in models]
         known = [(model, rate) for model, rate in rated if rate is not None]
-        level = next((rate.mean for model, rate in known if model is yardstick), None)
-        for what, axis, where in (
-            ("sparsity", "sparsity: share of prunable units removed", _sparsity),
-            ("latency", "latency: milliseconds a text", _latency),
-        ):
-            placed = [(m, at, rate) for m, rate in known if (at := where(m)) is not None]
-            if placed and (what == "latency" or any(at for _, at, _ in placed)):
-                found.append(_scatter(f"{what}{number}", group, what, axis, placed, level, yardstick))
+        against = Against(
+            group, yardstick, by_group.get(id(group)), {model.number: rate for model, rate in known}
+        )
+        for axis, where in ((SPARSITY, _sparsity), (LATENCY, _latency)):
+            placed = [(model, at, rate) for model, rate in known if (at := where(model)) is not None]
+            if placed and (axis is LATENCY or any(at for _, at, _ in placed)):
+                found.append(_scatter(f"{axis.name}{number}", axis, placed, against))
     return found
 
 
@@ -47,22 +81,13 @@ def _latency(model: Model) -> float | None:
     return model.middle("latency_ms", measured=True)
 
 
-def _scatter(
-    name: str,
-    group: Group,
-    what: str,
-    axis: str,
-    placed: Sequence[Placed],
-    level: float | None,
-    yardstick: Model,
-) -> Figure:
+def _scatter(name: str, axis: Axis, placed: Sequence[Placed], against: Against) -> Figure:
     series: dict[tuple[object, ...], list[Placed]] = {}
     for one in placed:
-        row = one[0].row
-        kind = (row.get("method"), row.get("objective"), str(row.get("granularity")), one[0].found_with)
-        # Against latency a method's models make no curve; of models that share their sparsity neither do they.
-        same = [p for p in placed if p[1] == one[1] and _kind(p[0]) == kind]
-        series.setdefault(kind if what == "sparsity" and len(same) == 1 else (one[0].number,), []).append(one)
+        # A method's models make a curve over sparsity, unless several share a place on it.
+        kind = _kind(one[0])
+        alone = sum(other[1] == one[1] and _kind(other[0]) == kind for other in placed) == 1
+        series.setdefault(kind if axis is SPARSITY and alone else (one[0].number,), []).append(one)
     drawn = [
         plot.Series(
             _series_name(members),
@@ -70,21 +95,22 @@ def _scatter(
         )
         for members in series.values()
     ]
-    title = f"Accuracy under {group.attack} against {what}"
+    attack = against.group.attack
+    title = f"Accuracy under {attack} against {axis.name}"
     rows = [
         [
             model.label,
-            _at(at, what),
+            _at(at, axis),
             f"{rate.mean:.3f}",
             f"{rate.low:.3f} to {rate.high:.3f}",
             str(rate.seeds),
         ]
         for model, at, rate in sorted(placed, key=lambda p: (p[1], p[0].number))
     ]
-    head = ("model", what, "under attack", "95% interval", "seeds")
-    numbers = table(f"{title}: {group.name}", head, rows, right=(1, 2, 4))
-    svg = plot.scatter(name, title, drawn, x=axis, y=f"accuracy under {group.attack}", level=level)
-    return Figure(title, _reading(what, placed, level, yardstick), svg, numbers)
+    head = ("model", axis.name, "under attack", "95% interval", "seeds")
+    numbers = table(f"{title}: {against.group.name}", head, rows, right=(1, 2, 4))
+    svg = plot.scatter(name, title, drawn, x=axis.label, y=f"accuracy under {attack}", level=against.level)
+    return Figure(title, _reading(axis, placed, against), svg, numbers)
 
 
 def _kind(model: Model) -> tuple[object, ...]:
@@ -99,19 +125,24 @@ def _series_name(members: Sequence[Placed]) -> str:
     return f"{first.row.get('method') or first.label}{f', {first.found_with}' if first.found_with else ''}"
 
 
-def _at(at: float, what: str) -> str:
-    return sparsity_text(at) if what == "sparsity" else f"{at:.1f} ms"
+def _at(at: float, axis: Axis) -> str:
+    return sparsity_text(at) if axis is SPARSITY else f"{at:.1f} ms"
 
 
-def _reading(what: str, placed: Sequence[Placed], level: float | None, yardstick: Model) -> str:
+def _reading(axis: Axis, placed: Sequence[Placed], against: Against) -> str:
     model, at, rate = max(placed, key=lambda p: p[2].mean)
-    text = f"The highest point is {model.label} at {_at(at, what)} with {rate.mean:.2f} [{rate.low:.2f}, {rate.high:.2f}]"
-    if level is not None and model is not yardstick:
-        apart = "lies above" if rate.low > level else "reaches"
-        text += f"; its interval {apart} the dashed line, {yardstick.label} at {level:.2f}"
-    elif level is not None:
+    size = f"{rate.mean:.2f} [{rate.low:.2f}, {rate.high:.2f}]"
+    text = f"The highest point is {model.label} at {_at(at, axis)} with {size}"
+    if against.level is not None and model is against.yardstick:
         text += ", the yardstick itself (dashed line)"
-    return f"{text}. Bars are 95% intervals."
+    elif against.level is not None:
+        text += f"; the dashed line is {against.yardstick.label} at {against.level:.2f}"
+        if against.compared and (one := against.compared.of(model, "accuracy_under_attack")):
+            text += f", and the paired difference says: {one.firm}"
+    crowded = len({round(at, 3) for _, at, _ in placed}) < len(placed)
+    return (
+        f"{text}. Bars are 95% intervals{'; points of one place are set a little apart' if crowded else ''}."
+    )
 
 
 def layers(found: Found) -> list[Figure]:
@@ -124,7 +155,7 @@ def layers(found: Found) -> list[Figure]:
             kept, all_ = cells.setdefault(part, {}).get(layer, (0, 0))
             cells[part][layer] = (kept + ticket.kept[site], all_ + units)
         columns = sorted(
-            {layer for line in cells.values() for layer in line}, key=lambda one: (one == "-", len(one), one)
+            {layer for line in cells.values() for layer in line}, key=lambda one: (one == REST, len(one), one)
         )
         values = [[_removed(line.get(layer)) for layer in columns] for line in cells.values()]
         title = f"{ticket.name}: what is removed where"
@@ -132,7 +163,7 @@ def layers(found: Found) -> list[Figure]:
             [part, *("-" if value is None else f"{value:.3f}" for value in line)]
             for part, line in zip(cells, values, strict=True)
         ]
-        head = ("part", *(f"layer {layer}" if layer != "-" else "no layer" for layer in columns))
+        head = ("part", *(layer if layer == REST else f"layer {layer}" for layer in columns))
         numbers = table(f"{title} (share of its units)", head, rows, right=range(1, len(head)))
         svg = plot.strip(f"layers{number}", title, list(cells), columns, values)
         figures.append(Figure(title, _layers_reading(ticket), svg, numbers))
@@ -147,7 +178,7 @@ def _place(site: str) -> tuple[str, str]:
     """Split a site's name into layer and part: encoder.layer.3.attention.self.query.weight -> 3, query."""
     number = LAYER.search(site)
     if number is None:
-        return "-", site.removesuffix(".weight")
+        return REST, site.removesuffix(".weight")
     part = site[number.end() + 1 :].removesuffix(".weight")
     return number[0], part.replace("attention.self.", "").replace("attention.output", "attention out")
 
@@ -158,7 +189,13 @@ def _layers_reading(ticket: Drawn) -> str:
     total = f"{ticket.sparsity:.2f} of {counted(sum(ticket.units.values()))} units are removed"
     if shares[most] - shares[least] < 0.005:
         return f"{total}, evenly: every site loses the same share."
-    return f"{total}: most in {most} ({shares[most]:.2f}), least in {least} ({shares[least]:.2f})."
+    ends = [f"{_called(site)} ({shares[site]:.2f})" for site in (most, least)]
+    return f"{total}: most in {ends[0]}, least in {ends[1]}."
+
+
+def _called(site: str) -> str:
+    layer, part = _place(site)
+    return part if layer == REST else f"{part} of layer {layer}"
 
 
 def trajectories(found: Found, read: Callable[[Path], list[dict]] = read_log) -> list[Figure]:

@@ -1,7 +1,7 @@
 """Gathers what a report is about: run folders, their rows with outcomes, and their tickets.
 
-Whatever is odd but no reason to refuse the rest (a number that is none, a row that lies in two folders, a broken
-ticket) becomes a note of one line.
+Whatever is odd but no reason to refuse the rest (a number that is none, a row that lies in two folders, a
+broken ticket) becomes a note of one line.
 """
 
 import dataclasses
@@ -149,7 +149,7 @@ def _checked(row: Row, folder: Folder, notes: list[str]) -> Row | None:
 
 
 def _tickets(folders: Iterable[Folder], notes: list[str]) -> list[Drawn]:
-    """Return the tickets of searches; one that was only trained on (and not found here) comes with its model."""
+    """Return the tickets of searches; where the search is not here, the trained model's folder has it."""
     found: dict[tuple[Any, ...], Drawn] = {}
     places = [(folder, path.parent) for folder in folders for path in _records(folder.path)]
     for folder, place in sorted(places, key=lambda one: one[1].parent.name != "tickets"):
@@ -220,7 +220,7 @@ def _origins(folders: Iterable[Folder]) -> dict[str, Row]:
 
 
 def _also(row: Row, origins: Mapping[str, Row]) -> tuple[Any, ...]:
-    """Return what the search of a row's ticket was, which the row, about the training after it, does not say."""
+    """Return what the search of a row's ticket was; the row is about the training after it."""
     origin = origins.get(str(row.get("run")))
     if origin is None:
         return ()

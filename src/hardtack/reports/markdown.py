@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from hardtack.reports.blocks import (
@@ -24,9 +25,10 @@ if TYPE_CHECKING:
     from hardtack.reports.page import Page
 
 COLUMNS = (
-    "id", "task", "split", "attack", "shifted_from", "examples", "seed", "trained_seed", "method", "objective",
-    "epochs", "epoch_rule", "granularity", "sparsity", "prunable", "parameters", "flops", "disk_bytes",
-    "clean_accuracy", "accuracy_under_attack", "attack_success_rate", "mean_queries", "data_fingerprint",
+    "id", "task", "split", "attack", "shifted_from", "examples", "seed", "trained_seed", "method",
+    "objective", "epochs", "epoch_rule", "granularity", "sparsity", "prunable", "parameters", "flops",
+    "disk_bytes", "clean_accuracy", "accuracy_under_attack", "attack_success_rate", "mean_queries",
+    "data_fingerprint",
 )  # fmt: skip
 RATES = ("clean_accuracy", "accuracy_under_attack")
 MEASURED = ("latency_ms", "seconds", "memory_bytes")
@@ -77,7 +79,7 @@ def _block(block: Block) -> str:
         case Text():
             return _line(block.text)
         case Items():
-            return _list(block.items)
+            return _list(map(_line, block.items))
         case Findings():
             return _list(
                 f"**{_line(f.question)}**: {_line(f.answer)}. {_line(f.detail)}" for f in block.findings
@@ -112,11 +114,11 @@ def _example(example: Attacked) -> str:
             shown = "".join(f"**{_line(p.text)}**" if p.changed else _line(p.text, keep=True) for p in side)
             lines.append(f"{name}: {shown}")
     lines += [f"changed: {_line(change)}" for change in example.changes]
-    return _list([*lines, *map(_line, example.fates)], escaped=True)
+    return _list([*lines, *map(_line, example.fates)])
 
 
-def _list(items: object, *, escaped: bool = False) -> str:
-    return "\n".join(f"- {item}" for item in items)  # pyright: ignore[reportGeneralTypeIssues]
+def _list(lines: Iterable[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines)
 
 
 def _table(table: Table) -> str:

@@ -172,8 +172,8 @@ def _once(members: list[Entry], notes: list[str]) -> list[Entry]:
         first = found.setdefault((_place(entry), entry.seed), entry)
         if first is not entry:
             notes.append(
-                f"rows {first.row['id']} and {entry.row['id']} measure the same model, seed and attack on other "
-                f"examples ({title_of(entry.row)}); the first is shown"
+                f"rows {first.row['id']} and {entry.row['id']} measure the same model, seed and attack on "
+                f"other examples ({title_of(entry.row)}); the first is shown"
             )
     return list(found.values())
 

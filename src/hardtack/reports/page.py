@@ -1,7 +1,7 @@
 """One page about runs: which model is best at what, whether that may be believed, and everything behind it.
 
-The page is built once as plain blocks; HTML, Markdown and CSV are three ways to write it down. Nothing here loads
-a model or torch, and equal folders give equal bytes: no date, no random name.
+The page is built once as plain blocks; HTML, Markdown and CSV are three ways to write it down. Nothing here
+loads a model or torch, and equal folders give equal bytes: no date, no random name.
 """
 
 import os
@@ -27,6 +27,7 @@ from hardtack.reports.blocks import (
     table,
 )
 from hardtack.reports.commands import commands
+from hardtack.reports.compare import seed_note
 from hardtack.reports.folders import Row
 from hardtack.reports.gather import Found, gather
 from hardtack.reports.models import Group, Model, groups_of, models_of
@@ -84,8 +85,8 @@ def report(
     Args:
         runs: run folders, or folders of run folders.
         out: the file: .html, .md or .csv.
-        yardstick: the model that others are compared with, by its name on the page; by default the first dense
-            one.
+        yardstick: the model that others are compared with, by its name on the page; by default the first
+            dense one.
         sentences: attacked examples shown for each attack; 0 leaves texts out, for they may be private.
         title: the page's heading.
         seed: of the bootstrap and of the draw of sentences.
@@ -173,15 +174,12 @@ def build(
     if notes:
         sections.append(Section("notes", "Odd things in the input", (Items(tuple(dict.fromkeys(notes))),)))
     tasks = ", ".join(dict.fromkeys(str(model.row.get("task")) for model in models)) or "tickets"
-    size = f"{_many(len(models), 'model')} in {_many(len(found.entries), 'row')} from {_many(len(found.folders), 'run folder')}"
-    return Page(
-        title or f"Robustness report: {tasks}",
-        f"{size}.",
-        tuple(sections),
-        tuple(models),
-        tuple(groups),
-        tuple(notes),
-    )
+    parts = ((models, "model"), (found.entries, "row"), (found.folders, "run folder"))
+    lead = f"{', '.join(_many(len(things), what) for things, what in parts)}."
+    if models:
+        lead += f" {seed_note(min(len(model.seeds) for model in models)).capitalize()}."
+    heading = title or f"Robustness report: {tasks}"
+    return Page(heading, lead, tuple(sections), tuple(models), tuple(groups), tuple(notes))
 
 
 def _many(count: int, what: str) -> str:
@@ -190,7 +188,7 @@ def _many(count: int, what: str) -> str:
 
 def _nothing() -> Section:
     check = Check(False, "Rows", "No row: nothing was evaluated, so this page says nothing about accuracy.")
-    return Section("short", "In short", (Checks((check,)),))
+    return Section("summary", "Summary", (Checks((check,)),))
 
 
 def _measured(
@@ -210,18 +208,20 @@ def _measured(
     trust = checks(found, models, groups, compared)
     short = (Findings(tuple(best)), Checks(tuple(trust)))
     sections = [
-        Section("short", "In short", short),
+        Section("summary", "Summary", short),
         Section("scorecard", "Scorecard", tuple(scorecard(models, groups, seed=seed))),
     ]
     if differences := difference_tables(models, compared, yardstick):
-        which = f"The yardstick is {yardstick.label}. A difference whose interval contains 0 is called no difference."
+        which = (
+            f"The yardstick is {yardstick.label}. A difference whose interval contains 0 is no difference."
+        )
         sections.append(Section("differences", "Differences", (Text(which), *differences)))
-    if plots := figures.robustness(models, groups, yardstick, seed=seed):
+    if plots := figures.robustness(models, compared, groups, yardstick, seed=seed):
         sections.append(Section("robustness", "Robustness against size and speed", (Figures(tuple(plots)),)))
     if other := shifts(models, groups, seed=seed):
         sections.append(Section("shift", "On other data", tuple(other)))
     if shown := attacked(models, groups, count=sentences, seed=seed):
-        how = "Changed words are underlined and bold, and listed below each example. Statuses are those of one seed."
+        how = "Changed words are bold and underlined, and listed below. What held and fell is of one seed."
         sections.append(Section("sentences", "What the attacks did", (Text(how), *shown)))
     return sections
 
@@ -266,7 +266,7 @@ def _origins(found: Found, groups: Sequence[Group]) -> Section:
     blocks.append(Items(tuple(said)))
     if made := commands(found):
         text = (
-            "Rebuilt from each run's recipe and rows, with every setting that can change a result spelled out; "
+            "Commands, rebuilt from each run's recipe and rows, with every setting that can change a result; "
             "run them in the folder where the first ones ran."
         )
         blocks += [Text(text), Commands(tuple(made))]

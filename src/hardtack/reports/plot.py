@@ -1,18 +1,19 @@
-"""Draws plots as inline SVG: text stays text, colours are the page's own, and equal numbers give equal bytes."""
+"""Draws plots as inline SVG: text stays text, colours are the page's, and equal numbers give equal bytes."""
 
 import io
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from html import escape
 from typing import Any, NamedTuple
 
 from hardtack.errors import InputError
 
-WIDTH, HEIGHT = 360, 270  # in units that are pixels on a phone; on a desk the page enlarges them
-SIZE = 10
+WIDTH, HEIGHT = 360, 280  # in units that are pixels on a phone; on a desk the page enlarges them
+SIZE = 11
 MARKERS = "osD^vPX*"
 COLOURS = 6  # of the page's palette; markers go on where they repeat
-LABEL = 30  # characters of a legend's line
+LABEL = 24  # characters of a legend's line
 # Colours that matplotlib writes and the page replaces: ink, pale ink, grid, and the palette from SERIES on.
 INK, PALE, GRID, SERIES = 0x010101, 0x010102, 0x010103, 0x010110
 VARIABLES = {INK: "--ink", PALE: "--pale", GRID: "--line"} | {
@@ -59,24 +60,32 @@ def scatter(
         level: height of the dashed line.
     """
     places = [point.x for one in series for point in one.points]
-    width = (max(places) - min(places)) or 1.0
-    joined = len({round(place, 9) for place in places}) > 1
+    left, right = min(places), max(places)
+    # Not so narrow that some percent look like a lot.
+    half = max((right - left) / 2, 0.2 * abs(left + right) / 2, 0.01)
+    crowd = Counter(round(place, 3) for place in places)
+    seen: Counter[float] = Counter()
+
+    def apart(place: float) -> float:
+        """Set points at one place a little apart, or their intervals would hide each other."""
+        rank = seen[round(place, 3)]
+        seen[round(place, 3)] += 1
+        return place + (rank - (crowd[round(place, 3)] - 1) / 2) * 0.06 * half
 
     def draw(axes: Any) -> None:
         if level is not None:
             axes.axhline(level, color=_colour(PALE), linewidth=1, linestyle=(0, (4, 3)), zorder=1)
         for number, one in enumerate(series):
-            # Set a little apart, or intervals at one place would hide each other.
-            shift = (number - (len(series) - 1) / 2) * 0.014 * width
-            xs, ys = [p.x + shift for p in one.points], [p.y for p in one.points]
+            xs, ys = [apart(p.x) for p in one.points], [p.y for p in one.points]
             spread = [[p.y - p.low for p in one.points], [p.high - p.y for p in one.points]]
             axes.errorbar(
                 xs, ys, yerr=spread, label=_short(one.name), color=_colour(SERIES + number % COLOURS),
                 marker=MARKERS[number % len(MARKERS)], markersize=5.5, capsize=3, linewidth=1.4,
-                linestyle="-" if joined and len(one.points) > 1 else "none",
+                linestyle="-" if len(one.points) > 1 else "none",
             )  # fmt: skip
+        axes.set_xlim((left + right) / 2 - 1.15 * half, (left + right) / 2 + 1.15 * half)
         axes.set_ylim(-0.02, 1.02)
-        axes.margins(x=0.12)
+        axes.locator_params(axis="x", nbins=7)
 
     return _svg(name, title, draw, x=x, y=y, legend=len(series))
 
@@ -124,12 +133,12 @@ def strip(
                 axes.add_patch(Rectangle((x - 0.48, y - 0.47), 0.96, 0.94, **cell))
                 if numbers:
                     text = f"{value:.2f}".removeprefix("0") if len(columns) > 8 else f"{value:.2f}"
-                    axes.text(x, y, text, ha="center", va="center", fontsize=SIZE - 2, color=_colour(INK))
+                    axes.text(x, y, text, ha="center", va="center", fontsize=SIZE - 2.5, color=_colour(INK))
         axes.set_xlim(-0.5, len(columns) - 0.5)
         axes.set_ylim(len(rows) - 0.5, -0.5)
         step = 1 if len(columns) <= 12 else 4
         axes.set_xticks(range(0, len(columns), step), columns[::step])
-        axes.set_yticks(range(len(rows)), [_short(row, 22) for row in rows])
+        axes.set_yticks(range(len(rows)), [_short(row, 20) for row in rows])
         axes.tick_params(length=0)
         axes.grid(visible=False)
         axes.spines[:].set_visible(False)
@@ -150,7 +159,7 @@ def _svg(
             "plots need matplotlib: pip install 'hardtack[report]'; --out report.md does without"
         ) from None
     lines = -(-legend // 2) if legend > 1 else 0
-    settings = {
+    settings: dict[Any, Any] = {
         "svg.fonttype": "none", "svg.hashsalt": "hardtack", "font.size": SIZE, "text.color": _colour(INK),
         "axes.edgecolor": _colour(PALE), "axes.labelcolor": _colour(INK), "xtick.color": _colour(PALE),
         "ytick.color": _colour(PALE), "xtick.labelcolor": _colour(INK), "ytick.labelcolor": _colour(INK),
@@ -160,7 +169,7 @@ def _svg(
     }  # fmt: skip
     stream = io.StringIO()
     with rc_context(settings):
-        figure = Figure(figsize=(WIDTH / 72, (height + 15 * lines) / 72), layout="constrained")
+        figure = Figure(figsize=(WIDTH / 72, (height + 16 * lines) / 72), layout="constrained")
         FigureCanvasSVG(figure)
         axes = figure.add_subplot()
         axes.set_xlabel(x)
@@ -191,7 +200,8 @@ def _inlined(svg: str, name: str, title: str) -> str:
         svg = svg.replace(_colour(number), f"var({variable})")
     box = re.search(r'viewBox="[^"]*"', svg)
     assert box is not None
-    start = f'<svg {box[0]} role="img" aria-labelledby="{name}-title"><title id="{name}-title">{escape(title)}</title>'
+    start = f'<svg {box[0]} role="img" aria-labelledby="{name}-title">'
+    start += f'<title id="{name}-title">{escape(title)}</title>'
     return start + svg[svg.index(">") + 1 :].strip()
 
 
@@ -200,7 +210,7 @@ def _colour(number: int) -> str:
 
 
 def _short(name: str, size: int = LABEL) -> str:
-    """Cut the middle out of a long name; matplotlib would leave one that starts with "_" out of the legend."""
+    """Cut the middle out of a long name; a legend would leave out one that starts with an underscore."""
     if len(name) > size:
         name = f"{name[: size // 2 - 1]}\N{HORIZONTAL ELLIPSIS}{name[-(size // 2 - 1) :]}"
     return f"\N{THIN SPACE}{name}" if name.startswith("_") else name

@@ -1,4 +1,4 @@
-"""The scorecard: what each model costs, how good it is and what it keeps under attack; and on shifted data."""
+"""The scorecard: what each model costs, how good it is, what it keeps under attack and on other data."""
 
 from collections.abc import Iterable, Sequence
 

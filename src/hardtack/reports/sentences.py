@@ -14,6 +14,7 @@ WORDS = 80  # a longer text is shown only around what changed
 AROUND = 12  # words shown on each side of a change
 ALIGNED = 400  # changed stretches longer than this are marked as a whole: aligning them is quadratic
 CHANGES = 12  # changes listed in words
+FATES = (("held", "Held up"), ("fell", "Fell"), ("missed", "Wrong before the attack"))
 TOKEN = re.compile(r"\s+|\S+")
 
 
@@ -54,10 +55,8 @@ def _example(name: str, model: Model, outcome: Row, fates: dict[str, list[str]])
     ]
     changes = [change for before, after in pairs for change in _listed(before, after)]
     more = (f"and {len(changes) - CHANGES} more",) if len(changes) > CHANGES else ()
-    told = tuple(
-        f"{status}: {', '.join(fates[status])}" for status in ("held", "fell", "missed") if status in fates
-    )
-    title = f"{name}, as {model.label} fell for it after {outcome.get('queries', '?')} queries"
+    told = tuple(f"{words}: {', '.join(fates[status])}" for status, words in FATES if status in fates)
+    title = f"{name}: how {model.label} was fooled, after {outcome.get('queries', '?')} queries"
     return Attacked(
         title, tuple(a for a, _ in pairs), tuple(b for _, b in pairs), (*changes[:CHANGES], *more), told
     )

@@ -46,13 +46,14 @@ def _examples(groups: Iterable[Group]) -> list[Check]:
         ]
     n = min(sizes)
     sway = 100 / n**0.5
-    text = f"{n:,} attacked examples{' at least' if len(set(sizes)) > 1 else ''}: a rate near one half is sure to about {sway:.0f} points."
+    least = " or more" if len(set(sizes)) > 1 else ""
+    text = f"{n:,}{least} attacked examples: a rate near one half is sure to about {sway:.0f} points."
     return [Check(n >= FEW, "Examples", text)]
 
 
 def _paired(groups: Iterable[Group], compared: Iterable[Compared]) -> list[Check]:
     if missing := entries_without_outcomes(groups):
-        text = f"{len(missing)} attacked rows have no outcomes: whether the same examples were attacked is not known."
+        text = f"{len(missing)} attacked rows lack outcomes: whether they share their examples is not known."
         return [Check(False, "Same examples", text)]
     if not any(one.differences for one in compared):
         return []
@@ -96,7 +97,7 @@ def _controls(models: Sequence[Model]) -> list[Check]:
             missing.append(f"no dense model with the training of {ticket.label}")
     missing = list(dict.fromkeys(missing))
     if not missing:
-        text = "Each ticket stands beside a dense model of equal training, a random and a plain ticket of its sparsity."
+        text = "Each ticket stands beside a dense model of equal training, a random and a plain ticket alike."
         return [Check(True, "Controls", text)]
     text = "; ".join(missing[:4]) + (f"; and {len(missing) - 4} more" if len(missing) > 4 else "")
     return [Check(False, "Controls", f"Missing: {text}.")]
@@ -131,7 +132,7 @@ def _machines(models: Iterable[Model]) -> list[Check]:
         if isinstance(entry.row["measured"].get("hardware"), dict)
     }
     if len(machines) > 1:
-        text = f"Latencies were measured on {len(machines)} machines or settings: do not compare them across those."
+        text = f"Latencies come from {len(machines)} machines or settings: do not compare them across those."
         found.append(Check(False, "Machines", text))
     lengths = {e.row.get("flops_tokens") for model in models for e in model.entries if not shifted_row(e.row)}
     if len(lengths - {None}) > 1:
@@ -149,5 +150,6 @@ def _finished(found: Found) -> list[Check]:
     open_ = [folder.name for folder in found.folders if not folder.done]
     if not open_:
         return []
-    text = f"{len(open_)} of {len(found.folders)} runs are unfinished: {', '.join(open_[:3])}{' ...' if len(open_) > 3 else ''}."
+    names = ", ".join(open_[:3]) + (" ..." if len(open_) > 3 else "")
+    text = f"{len(open_)} of {len(found.folders)} runs are unfinished: {names}."
     return [Check(False, "Unfinished", text)]

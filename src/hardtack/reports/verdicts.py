@@ -7,7 +7,7 @@ from typing import NamedTuple
 from hardtack.errors import InputError, nearest
 from hardtack.reports.blocks import Cell, Finding, Table, table
 from hardtack.reports.compare import Entry, compare_group
-from hardtack.reports.models import Group, Model
+from hardtack.reports.models import Group, Model, Rate
 from hardtack.reports.scorecard import counted, shifted
 from hardtack.reports.text import byte_text, signed_text
 
@@ -127,30 +127,29 @@ def difference_tables(models: Sequence[Model], compared: Iterable[Compared], yar
     """Return a table of differences for each attacked group: over seeds where there are several."""
     tables = []
     for one in compared:
-        rows = []
-        for model in models:
-            for name, words in MEASURES:
-                if (found := one.of(model, name)) is None:
-                    continue
-                rows.append([
-                    Cell(model.label),
-                    words,
-                    signed_text(found.mean, found.low, found.high),
-                    Cell(found.verdict, _matches(found)),
-                    "-" if found.holm_p is None else f"{found.holm_p:.3g}",
-                    str(found.seeds),
-                ])  # fmt: skip
+        known = [(m, words, d) for m in models for name, words in MEASURES if (d := one.of(m, name))]
+        rows = [
+            (
+                Cell(model.label, words),
+                signed_text(found.mean, found.low, found.high),
+                Cell(found.verdict, _doubt(found)),
+                "-" if found.holm_p is None else f"{found.holm_p:.3g}",
+                str(found.seeds),
+            )
+            for model, words, found in known
+        ]
         if rows:
             caption = f"Each model minus {yardstick.label}, on the same examples: {one.group.name}"
-            head = ("model", "accuracy", "difference [95%]", "verdict", "Holm p", "seeds")
-            tables.append(table(caption, head, rows, right=(2, 4, 5)))
+            head = ("model", "difference [95%]", "verdict", "Holm p", "seeds")
+            tables.append(table(caption, head, rows, right=(1, 3, 4)))
     return tables
 
 
-def _matches(found: Difference) -> str:
-    if found.matching is None:
-        return ""
-    return "matching" if found.matching else "not matching"
+def _doubt(found: Difference) -> str:
+    """Say what a verdict leaves open: Holm's correction for one seed, the yardstick's spread for several."""
+    if found.matching is not None:
+        return "matching" if found.matching else "not matching"
+    return found.firm.removeprefix(found.verdict).removeprefix(", ")
 
 
 def findings(
@@ -174,7 +173,7 @@ def findings(
     return [*filter(None, found), *_cheapest(models, yardstick)]
 
 
-def _ranked(models: Iterable[Model], group: Group, name: str, seed: int) -> list[tuple[Model, object]]:
+def _ranked(models: Iterable[Model], group: Group, name: str, seed: int) -> list[tuple[Model, Rate]]:
     rates = [(model, model.rate(group, name, seed=seed)) for model in models]
     known = [(model, rate) for model, rate in rates if rate is not None]
     return sorted(known, key=lambda pair: -pair[1].mean)
@@ -188,15 +187,14 @@ def _most_robust(
         return None
     (best, rate), *rest = ranked
     question = f"Most robust under {group.attack} ({group.row.get('task')}, {group.row.get('split')})"
-    size = f"{rate.mean:.3f} of {rate.examples:,} examples stay right [{rate.low:.3f} to {rate.high:.3f}]"
-    answer = f"{best.label}: {size}"
+    answer = f"{best.label} keeps {_sized(rate)}"
     if not rest:
         return Finding(question, answer, "It is the only model here: there is nothing to compare it with.")
     parts = []
     if best is yardstick:
         parts.append("No model holds up better than the yardstick.")
     else:
-        theirs = dict((model.number, one) for model, one in ranked).get(yardstick.number)
+        theirs = {model.number: one for model, one in ranked}.get(yardstick.number)
         difference = compared.of(best, "accuracy_under_attack") if compared else None
         if theirs is not None:
             parts.append(f"{yardstick.label}, the yardstick, keeps {theirs.mean:.3f}.")
@@ -229,39 +227,55 @@ def _most_accurate(
         return None
     (best, rate), *rest = ranked
     question = f"Most accurate, no attack ({group.row.get('task')}, {group.row.get('split')})"
-    answer = f"{best.label}: {rate.mean:.3f} of {rate.examples:,} right [{rate.low:.3f} to {rate.high:.3f}]"
+    answer = f"{best.label} is right on {_sized(rate)}"
     if not rest:
         return Finding(question, answer, "It is the only model here: there is nothing to compare it with.")
-    inside = [model.label for model, other in rest if other.high >= rate.low]
+    inside = [model for model, other in rest if other.high >= rate.low]
     if not inside:
         return Finding(question, answer, "Its interval lies above that of every other model.")
-    names = ", ".join(inside[:4]) + (f" and {len(inside) - 4} more" if len(inside) > 4 else "")
-    return Finding(question, answer, f"The interval overlaps with that of {names}: no clear winner.")
+    return Finding(question, answer, f"The interval overlaps with that of {_named(inside)}: no clear winner.")
+
+
+def _sized(rate: Rate) -> str:
+    return f"{rate.mean:.3f} [{rate.low:.3f} to {rate.high:.3f}] of {rate.examples:,} examples"
+
+
+def _named(models: Sequence[Model]) -> str:
+    """Name up to four models."""
+    more = f" and {len(models) - 4} more" if len(models) > 4 else ""
+    return ", ".join(model.label for model in models[:4]) + more
 
 
 def _cheapest(models: Sequence[Model], yardstick: Model) -> list[Finding]:
-    found = []
-    kept = [(model.middle("parameters"), model) for model in models]
-    kept = [(count, model) for count, model in kept if count is not None]
-    if len(kept) > 1:
-        count, best = min(kept, key=lambda pair: pair[0])
-        size = best.middle("disk_bytes")
-        detail = "" if size is None else f"{byte_text(size)} on disk. "
-        detail += "Zeros in an ordinary model folder still take their place on disk and their time."
-        found.append(Finding("Fewest parameters kept", f"{best.label}: {counted(count)}", detail))
-    timed = [(model.middle("latency_ms", measured=True), model) for model in models]
-    timed = [(moment, model) for moment, model in timed if moment is not None]
+    return [*_smallest(models), *_fastest(models, yardstick)]
+
+
+def _smallest(models: Sequence[Model]) -> list[Finding]:
+    kept = [(model, count) for model in models if (count := model.middle("parameters")) is not None]
+    if len(kept) < 2:
+        return []
+    least = min(count for _, count in kept)
+    best = [model for model, count in kept if count <= 1.001 * least]
+    if len(best) == len(kept):
+        return []
+    size = best[0].middle("disk_bytes")
+    detail = "" if size is None else f"{byte_text(size)} on disk. "
+    detail += "Zeros in an ordinary model folder still take their place on disk and their time."
+    return [Finding("Fewest parameters kept", f"{_named(best)}: {counted(least)}", detail)]
+
+
+def _fastest(models: Sequence[Model], yardstick: Model) -> list[Finding]:
+    timed = [(m, moment) for m in models if (moment := m.middle("latency_ms", measured=True)) is not None]
     theirs = yardstick.middle("latency_ms", measured=True)
-    if len(timed) > 1 and theirs:
-        moment, best = min(timed, key=lambda pair: pair[0])
-        if moment < CLEARLY * theirs:
-            answer = f"{best.label}: {moment:.1f} ms a text"
-            detail = f"{yardstick.label}, the yardstick, takes {theirs:.1f} ms. Medians of few runs on one machine."
-        else:
-            answer = "no model is clearly faster"
-            detail = f"All take about the {theirs:.1f} ms of {yardstick.label} (within 10%, which a machine scatters)."
-        found.append(Finding("Fastest", answer, detail))
-    return found
+    if len(timed) < 2 or not theirs:
+        return []
+    best, moment = min(timed, key=lambda pair: pair[1])
+    name = yardstick.label
+    if moment < CLEARLY * theirs:
+        detail = f"{name}, the yardstick, takes {theirs:.1f} ms. Medians of few runs on one machine."
+        return [Finding("Fastest", f"{best.label}: {moment:.1f} ms a text", detail)]
+    detail = f"{name}, the yardstick, takes {theirs:.1f} ms; less than 10% below it is a machine's scatter."
+    return [Finding("Fastest", "no model is clearly faster", detail)]
 
 
 def entries_without_outcomes(groups: Iterable[Group]) -> list[Entry]:

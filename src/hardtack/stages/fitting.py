@@ -103,7 +103,7 @@ def train(
         common,
         watch,
         dry_run,
-        {"model": model},
+        {"model": model, "task_from": task},
     )
 
 
@@ -138,7 +138,7 @@ def retrain(
     loaded = load(base or found.base.id, data.labels, seed=common.seed, device=common.place())
     found.apply_(loaded.model)
     method = str(found.origin.get("method", "ticket"))
-    facts = {"ticket": str(ticket), "ticket_digest": found.digest()}
+    facts = {"ticket": str(ticket), "ticket_digest": found.digest(), "task_from": task, "base_from": base}
     return _run("retrain", method, loaded, found, data, fit, objective, out, common, watch, dry_run, facts)
 
 

@@ -22,7 +22,7 @@ def flags(parser: Parser, words: list[str]) -> None:
     parser.add_argument(
         "--yardstick",
         metavar="NAME",
-        help="the model that others are compared with, by its name on the page (default: the first dense one)",
+        help="the model that others are compared with, as the page calls it (default: the first dense)",
     )
     parser.add_argument(
         "--sentences",
