@@ -2,7 +2,8 @@
 
 import dataclasses
 import re
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
@@ -113,22 +114,23 @@ class Group:
 def models_of(entries: Sequence[Entry], notes: list[str]) -> list[Model]:
     """Sort rows into models, in the order of the rows.
 
-    Rows that say the same but for the seed are one model; where that would put two rows of one seed into one
-    place, they are different models after all, and only equal names join them.
+    Rows of one task that say the same but for the seed are one model; where that would put two rows of one
+    seed into one place, they are different models after all, and only equal names join them. Rows of two
+    tasks are joined by equal names only: a model of films and one of books may say the same of themselves.
     """
-    same: dict[Any, list[Entry]] = {}
-    for entry in entries:
-        same.setdefault(entry.what, []).append(entry)
     parts: list[list[Entry]] = []
-    for members in same.values():
+    for members in _sorted_by(entries, lambda entry: (entry.what, _task(entry.row))):
         places = [(_place(entry), entry.seed) for entry in members]
-        if len(set(places)) == len(places):
-            parts.append(members)
-            continue
-        by_name: dict[Any, list[Entry]] = {}
-        for entry in members:
-            by_name.setdefault((entry.row.get("model"), entry.row.get("ticket")), []).append(entry)
-        parts += [_once(part, notes) for part in by_name.values()]
+        apart = _sorted_by(members, _called) if len(set(places)) < len(places) else [members]
+        for part in apart:
+            known = [
+                p for p in parts if p[0].what == part[0].what and {*map(_called, p)} & {*map(_called, part)}
+            ]
+            if known and _task(known[0][0].row) != _task(part[0].row):
+                known[0] += part
+            else:
+                parts.append(list(part))
+    parts = [_once(part, notes) for part in parts]
     labels = _labels(parts)
     order = {id(entry): number for number, entry in enumerate(entries)}
     pairs = sorted(zip(labels, parts, strict=True), key=lambda pair: order[id(pair[1][0])])
@@ -139,21 +141,32 @@ def models_of(entries: Sequence[Entry], notes: list[str]) -> list[Model]:
     ]
 
 
+def _sorted_by(entries: Iterable[Entry], key: Callable[[Entry], Any]) -> list[list[Entry]]:
+    found: dict[Any, list[Entry]] = {}
+    for entry in entries:
+        found.setdefault(key(entry), []).append(entry)
+    return list(found.values())
+
+
+def _task(row: Row) -> Any:
+    """Return the task that a row's model was made for."""
+    return row.get("shifted_from") or row.get("task")
+
+
+def _called(entry: Entry) -> tuple[Any, Any]:
+    return (entry.row.get("model"), entry.row.get("ticket"))
+
+
 def groups_of(models: Iterable[Model]) -> list[Group]:
     """Sort the rows of all models into groups that may be compared, in the order of the rows."""
-    found: dict[Any, list[Entry]] = {}
-    for model in models:
-        for entry in model.entries:
-            found.setdefault(_place(entry), []).append(entry)
-    titles = [title_of(members[0].row) for members in found.values()]
-    names = []
-    for members, title in zip(found.values(), titles, strict=True):
-        alike = titles.count(title) > 1
-        names.append(f"{title}, {members[0].row['examples']} examples" if alike else title)
-    for number, name in enumerate(names):
-        if names.count(name) > 1:
-            names[number] = f"{name} (settings {names[: number + 1].count(name)})"
-    return [Group(name, tuple(members)) for name, members in zip(names, found.values(), strict=True)]
+    found = _sorted_by((entry for model in models for entry in model.entries), _place)
+    titles = [title_of(members[0].row) for members in found]
+    names = [
+        f"{title}, {members[0].row['examples']} examples" if titles.count(title) > 1 else title
+        for members, title in zip(found, titles, strict=True)
+    ]
+    names = [f"{name}, settings {nth}" if nth else name for name, nth in zip(names, _nth(names), strict=True)]
+    return [Group(name, tuple(members)) for name, members in zip(names, found, strict=True)]
 
 
 def _numbered(entry: Entry, number: int) -> Entry:
@@ -183,13 +196,15 @@ def _labels(parts: Sequence[Sequence[Entry]]) -> list[str]:
     for part in parts:
         names = {_name(entry.row) for entry in part}
         labels.append(names.pop() if len(names) == 1 else _described(part[0].row))
-    for number, label in enumerate(labels):
-        if labels.count(label) > 1:
-            labels[number] = f"{label}, {_described(parts[number][0].row)}"
-    for number, label in enumerate(labels):
-        if labels.count(label) > 1:
-            labels[number] = f"{label} ({labels[: number + 1].count(label)})"
-    return labels
+    parted = zip(labels, parts, strict=True)
+    labels = [f"{one}, {_described(part[0].row)}" if labels.count(one) > 1 else one for one, part in parted]
+    return [f"{one} ({nth})" if nth else one for one, nth in zip(labels, _nth(labels), strict=True)]
+
+
+def _nth(names: Sequence[str]) -> list[int]:
+    """Number those that share their name from 1; 0 for a name that stands alone."""
+    counts = Counter(names)
+    return [names[: at + 1].count(name) if counts[name] > 1 else 0 for at, name in enumerate(names)]
 
 
 def _name(row: Row) -> str:

@@ -31,7 +31,7 @@ from hardtack.reports.compare import seed_note
 from hardtack.reports.folders import Row
 from hardtack.reports.gather import Found, gather
 from hardtack.reports.models import Group, Model, groups_of, models_of
-from hardtack.reports.scorecard import scorecard, shifts
+from hardtack.reports.scorecard import scorecard, shifted, shifts
 from hardtack.reports.sentences import attacked
 from hardtack.reports.trust import checks
 from hardtack.reports.verdicts import compare_all, difference_tables, findings, yardstick_of
@@ -173,7 +173,9 @@ def build(
     sections += [_words(models), _origins(found, groups)]
     if notes:
         sections.append(Section("notes", "Odd things in the input", (Items(tuple(dict.fromkeys(notes))),)))
-    tasks = ", ".join(dict.fromkeys(str(model.row.get("task")) for model in models)) or "tickets"
+    tasks = (
+        ", ".join(dict.fromkeys(str(group.home[0]) for group in groups if not shifted(group))) or "tickets"
+    )
     parts = ((models, "model"), (found.entries, "row"), (found.folders, "run folder"))
     lead = f"{', '.join(_many(len(things), what) for things, what in parts)}."
     if models:

@@ -201,6 +201,8 @@ def _most_robust(
         if difference is not None:
             size = signed_text(difference.mean, difference.low, difference.high)
             parts.append(f"Difference {size}: {difference.firm}.")
+        elif theirs is not None:
+            parts.append("Without paired outcomes the difference cannot be judged.")
     second = rest[0][0]
     if second is not yardstick or best is yardstick:
         parts.append(_lead(best, second, rest[0][1].mean, group, seed))
