@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from tests.reports.made import DENSE, ROBUST, log, record, row, study, ticket, write
@@ -62,8 +63,14 @@ def runs(tmp_path):
     return study(tmp_path / "runs")
 
 
-def test_what_stands_on_the_page(runs):
-    result, shown = page(runs)
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """The study's page, written once for the tests that only look at it."""
+    return page(study(tmp_path_factory.mktemp("study") / "runs"))
+
+
+def test_what_stands_on_the_page(written):
+    result, shown = written
     assert result["models"] == ["dense", "imp", "random", "robust"]
     assert (result["rows"], result["runs"], result["notes"], result["format"]) == (8, 5, [], "html")
     assert "4 models, 8 rows, 5 run folders. 1 seed: a look, no claim (a claim needs 5)." in shown.text
@@ -86,8 +93,8 @@ def test_what_stands_on_the_page(runs):
     assert len(shown.having("details")) == 4 + 5  # their numbers, and the commands
 
 
-def test_the_page_is_whole_and_in_order(runs):
-    _, shown = page(runs)
+def test_the_page_is_whole_and_in_order(written):
+    _, shown = written
     headings = [int(tag[1]) for tag, _ in shown.tags if re.fullmatch(r"h[1-6]", tag)]
     assert headings[0] == 1
     assert headings.count(1) == 1
@@ -105,10 +112,10 @@ def test_the_page_is_whole_and_in_order(runs):
     assert {attributes.get("scope") for attributes in shown.having("th")} == {"row", "col"}
 
 
-def test_nothing_comes_from_elsewhere(runs):
-    _, shown = page(runs)
+def test_nothing_comes_from_elsewhere(written):
+    result, shown = written
     assert not {"script", "link", "img", "iframe", "object"} & {tag for tag, _ in shown.tags}
-    source = (runs.parent / "report.html").read_text()
+    source = Path(result["out"]).read_text(encoding="utf-8")
     assert "://" not in source
     assert "@import" not in source
     assert {*re.findall(r"url\((.)", source)} <= {"#"}
