@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from hardtack.errors import InputError
     from hardtack.loading import load
     from hardtack.prunable import Prunable
+    from hardtack.reports.page import report
     from hardtack.stages import Common, demo, evaluate, retrain, search, train
     from hardtack.tasks.task import Task
     from hardtack.tasks.text import load_task
@@ -24,6 +25,7 @@ __all__ = [
     "evaluate",
     "load",
     "load_task",
+    "report",
     "retrain",
     "search",
     "train",
@@ -33,6 +35,7 @@ _HOMES = {
     "hardtack.errors": ("InputError",),
     "hardtack.loading": ("load",),
     "hardtack.prunable": ("Prunable",),
+    "hardtack.reports.page": ("report",),
     "hardtack.stages": ("Common", "demo", "evaluate", "retrain", "search", "train"),
     "hardtack.tasks.task": ("Task",),
     "hardtack.tasks.text": ("load_task",),

@@ -73,7 +73,7 @@ def test_help_is_fast_and_imports_no_model_library():
 
 
 def test_the_verbs_of_the_contract():
-    assert list(VERBS) == ["demo", "train", "search", "retrain", "evaluate", "show", "compare"]
+    assert list(VERBS) == ["demo", "train", "search", "retrain", "evaluate", "show", "compare", "report"]
 
 
 @pytest.mark.parametrize("verb", VERBS)

@@ -19,7 +19,17 @@ from hardtack.reports.compare import Entry
 from hardtack.reports.folders import Row, find_runs, read_outcomes, read_recipe, read_rows
 
 RATES = ("clean_accuracy", "accuracy_under_attack", "attack_success_rate")
-COUNTS = ("mean_queries", "sparsity", "parameters", "flops", "disk_bytes", "prunable", "seed", "trained_seed")
+COUNTS = (
+    "mean_queries",
+    "sparsity",
+    "parameters",
+    "flops",
+    "flops_tokens",
+    "disk_bytes",
+    "prunable",
+    "seed",
+    "trained_seed",
+)
 
 
 @dataclass(frozen=True)
@@ -141,11 +151,16 @@ def _checked(row: Row, folder: Folder, notes: list[str]) -> Row | None:
             )
             row = {**row, name: None}
     measured = row.get("measured")
-    return {
-        **row,
-        "flags": list(row.get("flags") or ()),
-        "measured": measured if isinstance(measured, dict) else {},
-    }
+    known = (
+        {name: value for name, value in measured.items() if not _odd(value)}
+        if isinstance(measured, dict)
+        else {}
+    )
+    return {**row, "flags": list(row.get("flags") or ()), "measured": known}
+
+
+def _odd(value: Any) -> bool:
+    return isinstance(value, float) and not math.isfinite(value)
 
 
 def _tickets(folders: Iterable[Folder], notes: list[str]) -> list[Drawn]:

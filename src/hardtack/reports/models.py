@@ -16,6 +16,7 @@ from hardtack.reports.table import sparsity_text, wilson
 from hardtack.stats import proportion_over_seeds
 
 GENERIC = re.compile(r"(seed-\d+|model|ticket|tickets)$")  # parts of a path that name no model
+ALIKE = 0.03  # operations a token grow a little with the text
 SEED = re.compile(r"[-_.]?(seed|s)[-_]?\d+$")
 
 
@@ -66,6 +67,15 @@ class Model:
     def of(self, group: "Group") -> list[Entry]:
         """Return its rows in a group."""
         return [entry for entry in group.entries if entry.also[-1] == self.number]
+
+    def does(self, other: "Model") -> bool:
+        """Say whether one text costs it what it costs the other model: operations a token, in one runtime."""
+        work = [
+            (model.row["flops"] / model.row["flops_tokens"], model.row.get("runtime"))
+            for model in (self, other)
+            if model.row.get("flops") and model.row.get("flops_tokens")
+        ]
+        return len(work) == 2 and abs(work[0][0] / work[1][0] - 1) < ALIKE and work[0][1] == work[1][1]
 
     def middle(self, name: str, *, measured: bool = False) -> float | None:
         """Return the median over its rows of a cost."""

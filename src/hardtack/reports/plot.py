@@ -63,6 +63,7 @@ def scatter(
     left, right = min(places), max(places)
     # Not so narrow that some percent look like a lot.
     half = max((right - left) / 2, 0.2 * abs(left + right) / 2, 0.01)
+    top = min(1.0, max(0.2, 1.2 * max(point.high for one in series for point in one.points)))
     crowd = Counter(round(place, 3) for place in places)
     seen: Counter[float] = Counter()
 
@@ -84,7 +85,7 @@ def scatter(
                 linestyle="-" if len(one.points) > 1 else "none",
             )  # fmt: skip
         axes.set_xlim((left + right) / 2 - 1.15 * half, (left + right) / 2 + 1.15 * half)
-        axes.set_ylim(-0.02, 1.02)
+        axes.set_ylim(-0.02 * top, 1.02 * top)
         axes.locator_params(axis="x", nbins=7)
 
     return _svg(name, title, draw, x=x, y=y, legend=len(series))

@@ -145,7 +145,7 @@ def _made(model: Model) -> list[str]:
     row, parts = model.row, []
     if row.get("method") and row["method"] != model.label:
         parts.append(str(row["method"]))
-    if model.found_with:
+    if model.found_with and model.found_with != "clean":
         parts.append(f"found with {model.found_with}")
     if row.get("objective"):
         epochs = f" for {row['epochs']:g} epochs" if isinstance(row.get("epochs"), int | float) else ""

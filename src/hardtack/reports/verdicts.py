@@ -13,6 +13,7 @@ from hardtack.reports.text import byte_text, signed_text
 
 LEVEL = 0.05  # of Holm's adjusted p values
 CLEARLY = 0.9  # below this share of the yardstick's latency a model counts as faster
+ALONE = "It is the only model here: there is nothing to compare it with."
 MEASURES = (("accuracy_under_attack", "under attack"), ("clean_accuracy", "before the attack"))
 
 
@@ -182,43 +183,37 @@ def _ranked(models: Iterable[Model], group: Group, name: str, seed: int) -> list
 def _most_robust(
     models: Sequence[Model], group: Group, compared: Compared | None, yardstick: Model, seed: int
 ) -> Finding | None:
+    """Name the most robust model; a winner is told apart from the yardstick and from the second."""
     ranked = _ranked(models, group, "accuracy_under_attack", seed)
     if not ranked:
         return None
     (best, rate), *rest = ranked
     question = f"Most robust under {group.attack} ({group.row.get('task')}, {group.row.get('split')})"
-    answer = f"{best.label} keeps {_sized(rate)}"
     if not rest:
-        return Finding(question, answer, "It is the only model here: there is nothing to compare it with.")
-    parts = []
+        return Finding(question, f"{best.label} keeps {_sized(rate)}", ALONE)
+    theirs = {model.number: one for model, one in ranked}.get(yardstick.number)
+    parts, clear = [], True
     if best is yardstick:
         parts.append("No model holds up better than the yardstick.")
-    else:
-        theirs = {model.number: one for model, one in ranked}.get(yardstick.number)
+    elif theirs is not None:
         difference = compared.of(best, "accuracy_under_attack") if compared else None
-        if theirs is not None:
-            parts.append(f"{yardstick.label}, the yardstick, keeps {theirs.mean:.3f}.")
-        if difference is not None:
-            size = signed_text(difference.mean, difference.low, difference.high)
-            parts.append(f"Difference {size}: {difference.firm}.")
-        elif theirs is not None:
-            parts.append("Without paired outcomes the difference cannot be judged.")
-    second = rest[0][0]
+        parts.append(f"{yardstick.label}, the yardstick, keeps {theirs.mean:.3f}.")
+        parts.append(_against(difference))
+        clear = difference is not None and difference.firm == "higher"
+    second, other = rest[0]
     if second is not yardstick or best is yardstick:
-        parts.append(_lead(best, second, rest[0][1].mean, group, seed))
-    return Finding(question, answer, " ".join(parts))
+        lead = _compare([second, best], group, second, seed).of(best, "accuracy_under_attack")
+        parts.append(f"{second.label}, the second, keeps {other.mean:.3f}. {_against(lead)}")
+        clear = clear and lead is not None and lead.firm == "higher"
+    answer = f"{best.label} keeps" if clear else f"no clear winner; {best.label} is highest with"
+    return Finding(question, f"{answer} {_sized(rate)}", " ".join(parts))
 
 
-def _lead(best: Model, second: Model, mean: float, group: Group, seed: int) -> str:
-    """Say whether the best model is told apart from the second."""
-    one = _compare([second, best], group, second, seed).of(best, "accuracy_under_attack")
-    if one is None:
-        return f"The second is {second.label} ({mean:.3f}); without paired outcomes the gap cannot be judged."
-    if one.verdict == "no difference":
-        return f"No difference can be told between it and the second, {second.label} ({mean:.3f})."
-    return (
-        f"The second, {second.label} ({mean:.3f}), is {signed_text(-one.mean, -one.high, -one.low)} behind."
-    )
+def _against(difference: Difference | None) -> str:
+    if difference is None:
+        return "Without paired outcomes the difference cannot be judged."
+    size = signed_text(difference.mean, difference.low, difference.high)
+    return f"Difference {size}: {difference.firm}."
 
 
 def _most_accurate(
@@ -231,11 +226,12 @@ def _most_accurate(
     question = f"Most accurate, no attack ({group.row.get('task')}, {group.row.get('split')})"
     answer = f"{best.label} is right on {_sized(rate)}"
     if not rest:
-        return Finding(question, answer, "It is the only model here: there is nothing to compare it with.")
+        return Finding(question, answer, ALONE)
     inside = [model for model, other in rest if other.high >= rate.low]
     if not inside:
         return Finding(question, answer, "Its interval lies above that of every other model.")
-    return Finding(question, answer, f"The interval overlaps with that of {_named(inside)}: no clear winner.")
+    answer = f"no clear winner; {best.label} is highest with {_sized(rate)}"
+    return Finding(question, answer, f"The interval overlaps with that of {_named(inside)}.")
 
 
 def _sized(rate: Rate) -> str:
@@ -272,12 +268,21 @@ def _fastest(models: Sequence[Model], yardstick: Model) -> list[Finding]:
     if len(timed) < 2 or not theirs:
         return []
     best, moment = min(timed, key=lambda pair: pair[1])
-    name = yardstick.label
-    if moment < CLEARLY * theirs:
-        detail = f"{name}, the yardstick, takes {theirs:.1f} ms. Medians of few runs on one machine."
-        return [Finding("Fastest", f"{best.label}: {moment:.1f} ms a text", detail)]
-    detail = f"{name}, the yardstick, takes {theirs:.1f} ms; less than 10% below it is a machine's scatter."
-    return [Finding("Fastest", "no model is clearly faster", detail)]
+    if moment >= CLEARLY * theirs:
+        detail = (
+            f"{yardstick.label}, the yardstick, takes {theirs:.1f} ms; less than 10% below it is scatter."
+        )
+        return [Finding("Fastest", "no model is clearly faster", detail)]
+    if best.does(yardstick):
+        detail = (
+            f"From {moment:.1f} to {max(m for _, m in timed):.1f} ms a text, though {best.label} computes as "
+        )
+        detail += (
+            f"much as {yardstick.label}, the yardstick: zeros in place save no time, a busy machine costs it."
+        )
+        return [Finding("Fastest", "latencies scatter: no model computes less", detail)]
+    detail = f"{yardstick.label}, the yardstick, takes {theirs:.1f} ms. Medians of few runs on one machine."
+    return [Finding("Fastest", f"{best.label}: {moment:.1f} ms a text", detail)]
 
 
 def entries_without_outcomes(groups: Iterable[Group]) -> list[Entry]:
