@@ -3,7 +3,7 @@
 import shlex
 
 import pytest
-from tests.reports.made import COMMON, row, study
+from tests.reports.made import COMMON, record, row, study
 
 from hardtack.cli.parser import Parser, fields
 from hardtack.cli.verbs import VERBS
@@ -144,3 +144,14 @@ def test_a_whole_studys_commands_read_as_they_are_typed(tmp_path):
 def test_the_demo():
     (words,) = command_words({"kind": "demo", "common": {**COMMON, "seed": 4}}, out="runs/demo")
     assert words == ["hardtack", "demo", "--seed", "4", "--out", "runs/demo"]
+
+
+def test_rows_that_lie_in_two_folders_belong_to_the_one_that_measured_them(tmp_path):
+    """A demo's folder holds the rows of its evaluations too."""
+    study(tmp_path)
+    file = tmp_path / "evaluate-dense" / "rows.jsonl"
+    record(tmp_path, kind="demo")
+    (tmp_path / "rows.jsonl").write_text(file.read_text())
+    (tmp_path / "outcomes.jsonl").write_text(file.with_name("outcomes.jsonl").read_text())
+    found = {command.title: command.words for command in commands(gather([tmp_path]))}
+    assert "--attack deepwordbug" in found[f"{tmp_path.name}/evaluate-dense"]

@@ -19,7 +19,8 @@ def test_costs_and_accuracies():
     assert costs.head == ("model", "sparsity", "parameters kept", "FLOPs", "on disk", "latency", "seeds")
     assert costs.rows[1] == (
         Cell("robust", "hard_concrete, trained clean for 3 epochs, last epoch"),
-        Cell("0.50", "of 800 weights"), Cell("600"), Cell("2 M", "9 tokens"), Cell("4.0 kB"), Cell("5.0 ms"), Cell("0"),
+        Cell("0.50", "of 800 weights"), Cell("600"),
+        Cell("2 M", "9 tokens"), Cell("4.0 kB"), Cell("5.0 ms"), Cell("0"),
     )  # fmt: skip
     assert accuracies.head == (
         "model",

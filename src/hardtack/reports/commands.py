@@ -3,6 +3,7 @@
 import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 from hardtack.reports.blocks import Command
@@ -14,18 +15,16 @@ RECORDED = frozenset(("name", "version", "words", "loss"))
 DIGEST = re.compile(r"[0-9a-f]{32}")
 NO_RESULT = frozenset(("device", "save_seconds"))  # cannot change a result
 FILE = "FILE"
+COLUMNS = 76
 
 
 def commands(found: Found) -> list[Command]:
     """Return the commands of all runs, in the order of the folders."""
-    rows: dict[str, list[Row]] = {}
-    for entry in found.entries:
-        rows.setdefault(entry.folder, []).append(entry.row)
     lines = []
     for folder in found.folders:
         if not folder.recipe:
             continue
-        for words in command_words(folder.recipe, out=str(folder.path), rows=rows.get(folder.name, ())):
+        for words in command_words(folder.recipe, out=str(folder.path), rows=found.held.get(folder.name, ())):
             lines.append(Command(folder.name, _wrapped(words), tuple(_facts(folder, words))))
     return lines
 
@@ -148,13 +147,14 @@ def _facts(folder: Folder, words: Sequence[str]) -> Iterable[str]:
 
 
 def _wrapped(words: Sequence[str]) -> str:
-    """Write words for a shell, one flag a line."""
-    lines, line = [], ""
-    for word in words:
-        quoted = shlex.quote(word)
-        if word.startswith("--"):
-            lines.append(line)
-            line = f"    {quoted}"
+    """Write words for a shell, in lines that break before a flag."""
+    flags = [at for at, word in enumerate(words) if word.startswith("--")]
+    ends = [*flags, len(words)]
+    parts = [shlex.join(words[: ends[0]]), *(shlex.join(words[a:b]) for a, b in pairwise(ends))]
+    lines = [parts[0]]
+    for part in parts[1:]:
+        if len(lines) > 1 and len(lines[-1]) + len(part) < COLUMNS:
+            lines[-1] += f" {part}"
         else:
-            line = f"{line} {quoted}".removeprefix(" ") if not line.startswith(" ") else f"{line} {quoted}"
-    return " \\\n".join([*lines, line])
+            lines.append(f"    {part}")
+    return " \\\n".join(lines)

@@ -10,7 +10,7 @@ from hardtack.reports.blocks import Figure, table
 from hardtack.reports.folders import read_log
 from hardtack.reports.gather import Drawn, Found
 from hardtack.reports.models import Group, Model, Rate
-from hardtack.reports.scorecard import counted, shifted
+from hardtack.reports.scorecard import counted, rate_cell, shifted
 from hardtack.reports.table import sparsity_text
 from hardtack.reports.verdicts import Compared
 
@@ -98,17 +98,11 @@ def _scatter(name: str, axis: Axis, placed: Sequence[Placed], against: Against) 
     attack = against.group.attack
     title = f"Accuracy under {attack} against {axis.name}"
     rows = [
-        [
-            model.label,
-            _at(at, axis),
-            f"{rate.mean:.3f}",
-            f"{rate.low:.3f} to {rate.high:.3f}",
-            str(rate.seeds),
-        ]
+        [model.label, _at(at, axis), rate_cell(rate), str(rate.seeds)]
         for model, at, rate in sorted(placed, key=lambda p: (p[1], p[0].number))
     ]
-    head = ("model", axis.name, "under attack", "95% interval", "seeds")
-    numbers = table(f"{title}: {against.group.name}", head, rows, right=(1, 2, 4))
+    head = ("model", axis.name, "under attack [95%]", "seeds")
+    numbers = table(f"{title}: {against.group.name}", head, rows, right=(1, 2, 3))
     svg = plot.scatter(name, title, drawn, x=axis.label, y=f"accuracy under {attack}", level=against.level)
     return Figure(title, _reading(axis, placed, against), svg, numbers)
 

@@ -75,6 +75,8 @@ class Found:
 
     folders: tuple[Folder, ...]
     entries: tuple[Entry, ...]
+    held: Mapping[str, Sequence[Row]]
+    """Folder's name -> its rows: a row may lie in two folders, and stands among the entries once."""
     tickets: tuple[Drawn, ...]
     notes: tuple[str, ...]
 
@@ -91,7 +93,8 @@ def gather(places: Sequence[Path]) -> Found:
         raise InputError(
             f"no run folder in {', '.join(map(str, places))}; allowed: folders that hardtack's verbs made"
         )
-    entries = _entries(folders, notes)
+    held: dict[str, list[Row]] = {}
+    entries = _entries(folders, held, notes)
     tickets = _tickets(folders, notes)
     if not entries and not tickets:
         raise InputError(
@@ -99,7 +102,7 @@ def gather(places: Sequence[Path]) -> Found:
         )
     origins = _origins(folders)
     known = [dataclasses.replace(entry, also=_also(entry.row, origins)) for entry in entries]
-    return Found(tuple(folders), tuple(known), tuple(tickets), tuple(dict.fromkeys(notes)))
+    return Found(tuple(folders), tuple(known), held, tuple(tickets), tuple(dict.fromkeys(notes)))
 
 
 def _folder(path: Path, places: Iterable[Path]) -> Folder:
@@ -110,7 +113,7 @@ def _folder(path: Path, places: Iterable[Path]) -> Folder:
     return Folder(path, name, recipe, not recipe or (path / "DONE").is_file())
 
 
-def _entries(folders: Iterable[Folder], notes: list[str]) -> list[Entry]:
+def _entries(folders: Iterable[Folder], held: dict[str, list[Row]], notes: list[str]) -> list[Entry]:
     found: dict[str, Entry] = {}
     for folder in folders:
         file = folder.path / "rows.jsonl"
@@ -118,6 +121,7 @@ def _entries(folders: Iterable[Folder], notes: list[str]) -> list[Entry]:
             continue
         outcomes = read_outcomes(folder.path)
         for row in filter(None, (_checked(row, folder, notes) for row in read_rows(folder.path))):
+            held.setdefault(folder.name, []).append(row)
             entry = Entry(folder.name, row, outcomes.get(row["id"], {}))
             first = found.setdefault(row["id"], entry)
             if _settled(first.row) != _settled(row):
