@@ -34,7 +34,8 @@ def test_a_methods_sparsities_are_one_curve(tmp_path):
     sparsity, latency = drawn(tmp_path)
     assert "hard_concrete" in sparsity.svg
     assert "robust-0.3" not in sparsity.svg
-    assert "robust-0.3" in latency.svg  # whose places make no curve
+    assert "robust-0.3" not in latency.svg
+    assert [line[0].text for line in latency.table.rows][1:] == ["robust-0.3", "robust-0.5", "robust-0.7"]
 
 
 def test_without_sparsity_there_is_only_latency(tmp_path):

@@ -84,6 +84,8 @@ def test_several_seeds_give_one_difference_over_them(tmp_path):
     assert (difference.seeds, difference.matching, difference.holm_p) == (3, True, None)
     (table,) = difference_tables(models, [one], yardstick)
     assert [row[0].text for row in table.rows] == ["robust", "robust"]
+    assert table.rows[0][1].note == "standard deviation 0.000"
+    assert table.rows[0][2] == ("higher", "matching: a double win", ())
 
 
 def test_missing_outcomes_cost_only_their_difference(tmp_path):

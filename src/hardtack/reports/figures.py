@@ -84,10 +84,10 @@ def _latency(model: Model) -> float | None:
 def _scatter(name: str, axis: Axis, placed: Sequence[Placed], against: Against) -> Figure:
     series: dict[tuple[object, ...], list[Placed]] = {}
     for one in placed:
-        # A method's models make a curve over sparsity, unless several share a place on it.
+        # A method's models are one series over their sparsities, unless several have the same.
         kind = _kind(one[0])
-        alone = sum(other[1] == one[1] and _kind(other[0]) == kind for other in placed) == 1
-        series.setdefault(kind if axis is SPARSITY and alone else (one[0].number,), []).append(one)
+        same = [other for other in placed if _kind(other[0]) == kind and _cut(other[0]) == _cut(one[0])]
+        series.setdefault(kind if len(same) == 1 else (one[0].number,), []).append(one)
     drawn = [
         plot.Series(
             _series_name(members),
@@ -103,13 +103,19 @@ def _scatter(name: str, axis: Axis, placed: Sequence[Placed], against: Against) 
     ]
     head = ("model", axis.name, "under attack [95%]", "seeds")
     numbers = table(f"{title}: {against.group.name}", head, rows, right=(1, 2, 3))
-    svg = plot.scatter(name, title, drawn, x=axis.label, y=f"accuracy under {attack}", level=against.level)
+    names = {"x": axis.label, "y": f"accuracy under {attack}"}
+    svg = plot.scatter(name, title, drawn, **names, level=against.level, joined=axis is SPARSITY)
     return Figure(title, _reading(axis, placed, against), svg, numbers)
 
 
 def _kind(model: Model) -> tuple[object, ...]:
     row = model.row
     return (row.get("method"), row.get("objective"), str(row.get("granularity")), model.found_with)
+
+
+def _cut(model: Model) -> object:
+    sparsity = _sparsity(model)
+    return None if sparsity is None else round(sparsity, 3)
 
 
 def _series_name(members: Sequence[Placed]) -> str:

@@ -124,7 +124,7 @@ def _entries(folders: Iterable[Folder], held: dict[str, list[Row]], notes: list[
             held.setdefault(folder.name, []).append(row)
             entry = Entry(folder.name, row, outcomes.get(row["id"], {}))
             first = found.setdefault(row["id"], entry)
-            if _settled(first.row) != _settled(row):
+            if _differ(first.row, row):
                 notes.append(
                     f"row {row['id']} differs between {first.folder} and {folder.name}; "
                     f"the one in {first.folder} is shown"
@@ -132,9 +132,9 @@ def _entries(folders: Iterable[Folder], held: dict[str, list[Row]], notes: list[
     return list(found.values())
 
 
-def _settled(row: Row) -> Row:
-    """Return a row without what differs from run to run."""
-    return {name: value for name, value in row.items() if name != "measured"}
+def _differ(one: Row, other: Row) -> bool:
+    """Say whether two rows of one id disagree; a study adds fields of its own, and runs measure anew."""
+    return any(one[name] != other[name] for name in one.keys() & other.keys() - {"measured"})
 
 
 def _checked(row: Row, folder: Folder, notes: list[str]) -> Row | None:

@@ -43,10 +43,14 @@ RATES = (
     ("held, fell, missed", "right before and after; right before, wrong after; wrong before the attack"),
     ("queries", "how often the attack asked the model, as a mean over the examples that it attacked"),
     ("sparsity", "the share that was removed of the units that could be removed"),
-    ("interval", "where the rate would lie in 95 of 100 repeats with other examples (and seeds, if several)"),
+    (
+        "interval",
+        "of 100 such intervals 95 hold the true rate, over examples (and seeds, if several)",
+    ),
     ("verdict", "higher or lower if the interval of the paired difference leaves out 0, else no difference"),
     ("Holm p", "exact McNemar p value, adjusted for the number of comparisons of its table"),
     ("matching", "at most one standard deviation of the yardstick's seeds below the yardstick's mean"),
+    ("double win", "a ticket that matches the yardstick both before and under attack"),
 )
 
 

@@ -47,7 +47,14 @@ class Line(NamedTuple):
 
 
 def scatter(
-    name: str, title: str, series: Sequence[Series], *, x: str, y: str, level: float | None = None
+    name: str,
+    title: str,
+    series: Sequence[Series],
+    *,
+    x: str,
+    y: str,
+    level: float | None = None,
+    joined: bool = False,
 ) -> str:
     """Draw points with their intervals, and a dashed line at the yardstick's level.
 
@@ -58,6 +65,7 @@ def scatter(
         x: name of the horizontal axis, with its unit.
         y: name of the vertical axis.
         level: height of the dashed line.
+        joined: draw lines between the points of a series.
     """
     places = [point.x for one in series for point in one.points]
     left, right = min(places), max(places)
@@ -82,7 +90,7 @@ def scatter(
             axes.errorbar(
                 xs, ys, yerr=spread, label=_short(one.name), color=_colour(SERIES + number % COLOURS),
                 marker=MARKERS[number % len(MARKERS)], markersize=5.5, capsize=3, linewidth=1.4,
-                linestyle="-" if len(one.points) > 1 else "none",
+                linestyle="-" if joined and len(one.points) > 1 else "none",
             )  # fmt: skip
         axes.set_xlim((left + right) / 2 - 1.15 * half, (left + right) / 2 + 1.15 * half)
         axes.set_ylim(-0.02 * top, 1.02 * top)

@@ -30,6 +30,8 @@ class Difference(NamedTuple):
     seeds: int
     holm_p: float | None  # None over several seeds, where the interval itself is over seeds and examples
     matching: bool | None  # None for one seed, which has no standard deviation
+    deviation: float | None = None  # of the seeds' differences
+    double_win: bool = False  # matching in both measures
 
     @property
     def firm(self) -> str:
@@ -118,9 +120,8 @@ def _differences(result: dict, yardstick: int) -> list[Difference]:
         for name, _ in MEASURES:
             one = line[name]
             size = (one["mean"], one["low"], one["high"], one["verdict"])
-            found.append(
-                Difference(line["numbers"][0], yardstick, name, *size, line["seeds"], None, one["matching"])
-            )
+            more = (line["seeds"], None, one["matching"], one["standard_deviation"], line["double_win"])
+            found.append(Difference(line["numbers"][0], yardstick, name, *size, *more))
     return found
 
 
@@ -132,8 +133,8 @@ def difference_tables(models: Sequence[Model], compared: Iterable[Compared], yar
         rows = [
             (
                 Cell(model.label, words),
-                signed_text(found.mean, found.low, found.high),
-                Cell(found.verdict, _doubt(found)),
+                Cell(signed_text(found.mean, found.low, found.high), _deviation(found)),
+                Cell(found.verdict, _doubt(model, found)),
                 "-" if found.holm_p is None else f"{found.holm_p:.3g}",
                 str(found.seeds),
             )
@@ -146,11 +147,17 @@ def difference_tables(models: Sequence[Model], compared: Iterable[Compared], yar
     return tables
 
 
-def _doubt(found: Difference) -> str:
+def _deviation(found: Difference) -> str:
+    return "" if found.deviation is None else f"standard deviation {found.deviation:.3f}"
+
+
+def _doubt(model: Model, found: Difference) -> str:
     """Say what a verdict leaves open: Holm's correction for one seed, the yardstick's spread for several."""
-    if found.matching is not None:
-        return "matching" if found.matching else "not matching"
-    return found.firm.removeprefix(found.verdict).removeprefix(", ")
+    if found.matching is None:
+        return found.firm.removeprefix(found.verdict).removeprefix(", ")
+    if found.double_win and not model.dense:
+        return "matching: a double win"
+    return "matching" if found.matching else "not matching"
 
 
 def findings(
