@@ -32,9 +32,9 @@ def test_a_methods_sparsities_are_one_curve(tmp_path):
     rows = [row("robust", ROBUST, id=str(s), sparsity=s, model=f"runs/robust-{s}") for s in (0.3, 0.5, 0.7)]
     write(tmp_path, (row("dense", DENSE), DENSE), *((one, ROBUST) for one in rows))
     sparsity, latency = drawn(tmp_path)
-    assert "hard_concrete" in sparsity.svg
-    assert "robust-0.3" not in sparsity.svg
-    assert "robust-0.3" not in latency.svg
+    assert "hard_concrete" in sparsity.draw()
+    assert "robust-0.3" not in sparsity.draw()
+    assert "robust-0.3" not in latency.draw()
     assert [line[0].text for line in latency.table.rows][1:] == ["robust-0.3", "robust-0.5", "robust-0.7"]
 
 

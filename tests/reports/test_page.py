@@ -273,6 +273,17 @@ def test_no_model_library_is_loaded(runs, tmp_path):
     assert "4 models, 8 rows, 5 run folders" in done.stdout
 
 
+@pytest.mark.parametrize("library", ["matplotlib", "jinja2"])
+def test_without_the_extra_html_is_refused_and_the_rest_is_written(runs, tmp_path, monkeypatch, library):
+    monkeypatch.setitem(sys.modules, library, None)
+    for name in [name for name in sys.modules if name.startswith(f"{library}.")]:
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(InputError, match=r"pip install 'hardtack\[report\]'; --out report.md does without"):
+        report([runs], out=tmp_path / "r.html")
+    for name in ("r.md", "r.csv"):
+        assert report([runs], out=tmp_path / name)["rows"] == 8
+
+
 def test_models_of_unequal_rows(tmp_path):
     """A model that lacks what others have gets dashes, not somebody else's numbers."""
     write(tmp_path / "runs" / "a", (row("dense"), ""), (row("dense", DENSE), DENSE))

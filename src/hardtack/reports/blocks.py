@@ -1,6 +1,6 @@
 """What a page is made of: plain data that the HTML template and the Markdown writer both render."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -78,11 +78,11 @@ class Checks:
 
 @dataclass(frozen=True)
 class Figure:
-    """A plot with its one-sentence reading and the numbers behind it."""
+    """A plot with its one-sentence reading and the numbers behind it; `draw` makes its SVG."""
 
     title: str
     reading: str
-    svg: str
+    draw: Callable[[], str]
     table: Table
 
 

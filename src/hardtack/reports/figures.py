@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -104,8 +105,8 @@ def _scatter(name: str, axis: Axis, placed: Sequence[Placed], against: Against) 
     head = ("model", axis.name, "under attack [95%]", "seeds")
     numbers = table(f"{title}: {against.group.name}", head, rows, right=(1, 2, 3))
     names = {"x": axis.label, "y": f"accuracy under {attack}"}
-    svg = plot.scatter(name, title, drawn, **names, level=against.level, joined=axis is SPARSITY)
-    return Figure(title, _reading(axis, placed, against), svg, numbers)
+    draw = partial(plot.scatter, name, title, drawn, **names, level=against.level, joined=axis is SPARSITY)
+    return Figure(title, _reading(axis, placed, against), draw, numbers)
 
 
 def _kind(model: Model) -> tuple[object, ...]:
@@ -165,8 +166,8 @@ def layers(found: Found) -> list[Figure]:
         ]
         head = ("part", *(layer if layer == REST else f"layer {layer}" for layer in columns))
         numbers = table(f"{title} (share of its units)", head, rows, right=range(1, len(head)))
-        svg = plot.strip(f"layers{number}", title, list(cells), columns, values)
-        figures.append(Figure(title, _layers_reading(ticket), svg, numbers))
+        draw = partial(plot.strip, f"layers{number}", title, list(cells), columns, values)
+        figures.append(Figure(title, _layers_reading(ticket), draw, numbers))
     return figures
 
 
@@ -230,5 +231,5 @@ def trajectories(found: Found, read: Callable[[Path], list[dict]] = read_log) ->
         for line in lines
     ]
     more = f"; and {len(said) - 3} more" if len(said) > 3 else ""
-    svg = plot.curves("open", title, lines, x="step", y="expected share of open gates")
-    return [Figure(title, f"{'; '.join(said[:3])}{more}.", svg, numbers)]
+    draw = partial(plot.curves, "open", title, lines, x="step", y="expected share of open gates")
+    return [Figure(title, f"{'; '.join(said[:3])}{more}.", draw, numbers)]
