@@ -15,6 +15,7 @@ from hardtack.stats import (
     over_seeds,
     paired_difference,
     proportion,
+    proportion_over_seeds,
     verdict,
 )
 
@@ -161,3 +162,32 @@ def test_wrong_numbers_are_refused_in_one_line(call):
     with pytest.raises(InputError) as caught:
         call()
     assert "\n" not in str(caught.value)
+
+
+def test_a_proportion_over_seeds_covers_seeds_and_examples():
+    interval = proportion_over_seeds([80, 40], 100, seed=0)
+    assert interval.mean == 0.6
+    # A quarter of the resamples draws the bad seed twice, and a tenth of those is the lowest fortieth: 1.2816
+    # deviations of 200 examples below 0.4; and as far above 0.8.
+    assert interval.low == pytest.approx(0.4 - 1.2816 * math.sqrt(0.24 / 200), abs=0.01)
+    assert interval.high == pytest.approx(0.8 + 1.2816 * math.sqrt(0.16 / 200), abs=0.01)
+    assert proportion_over_seeds([80, 40], 100, seed=0) == interval
+
+
+def test_equal_seeds_leave_the_examples_scatter():
+    interval = proportion_over_seeds([50] * 4, 100, seed=0)
+    half = 1.96 * math.sqrt(0.25 / 400)  # four times a hundred examples
+    assert (interval.low, interval.high) == pytest.approx((0.5 - half, 0.5 + half), abs=0.01)
+
+
+def test_the_same_as_resampling_the_examples_themselves():
+    counts = [70, 55, 62]
+    drawn = [np.repeat([1.0, 0.0], [k, 100 - k]) for k in counts]
+    slow = over_seeds(drawn, [np.zeros(100)] * 3, seed=1)
+    assert proportion_over_seeds(counts, 100, seed=2) == pytest.approx(slow, abs=0.01)
+
+
+@pytest.mark.parametrize(("successes", "n"), [([1], 2), ([1, 3], 2), ([-1, 1], 2), ([0, 0], 0)])
+def test_no_proportion_over_seeds(successes, n):
+    with pytest.raises(InputError, match="at least 2 seeds"):
+        proportion_over_seeds(successes, n, seed=0)

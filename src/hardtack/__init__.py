@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from hardtack.errors import InputError
     from hardtack.loading import load
     from hardtack.prunable import Prunable
+    from hardtack.reports.page import report
     from hardtack.stages import Common, demo, evaluate, retrain, search, train
     from hardtack.studies import study
     from hardtack.tasks.task import Task
@@ -25,6 +26,7 @@ __all__ = [
     "evaluate",
     "load",
     "load_task",
+    "report",
     "retrain",
     "search",
     "study",
@@ -35,6 +37,7 @@ _HOMES = {
     "hardtack.errors": ("InputError",),
     "hardtack.loading": ("load",),
     "hardtack.prunable": ("Prunable",),
+    "hardtack.reports.page": ("report",),
     "hardtack.stages": ("Common", "demo", "evaluate", "retrain", "search", "train"),
     "hardtack.studies": ("study",),
     "hardtack.tasks.task": ("Task",),

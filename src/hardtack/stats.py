@@ -113,6 +113,33 @@ def over_seeds(
     return Interval(float(np.mean([values.mean() for values in differences])), float(low), float(high))
 
 
+def proportion_over_seeds(
+    successes: Sequence[int], n: int, *, seed: int, confidence: float = 0.95, resamples: int = 10_000
+) -> Interval:
+    """Return the mean fraction over repeats with a hierarchical bootstrap interval, over seeds and examples.
+
+    The examples of a repeat drawn anew are a binomial draw, so that their order is not needed.
+
+    Args:
+        successes: per seed, how many of the examples counted as good.
+        n: examples of each seed.
+        seed: of the resampling.
+        confidence: the interval's level.
+        resamples: how often seeds and examples are drawn anew.
+    """
+    counts = np.asarray(successes, dtype=np.int64)
+    if len(counts) < 2 or n < 1 or counts.min() < 0 or counts.max() > n:
+        raise InputError(
+            f"{list(successes)} of {n}; allowed: at least 2 seeds, 0 <= successes <= n, n at least 1"
+        )
+    _check_confidence(confidence)
+    rng = np.random.default_rng(seed)
+    rates = counts[rng.integers(len(counts), size=(resamples, len(counts)))] / n
+    means = (rng.binomial(n, rates) / n).mean(1)
+    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return Interval(float(counts.mean() / n), float(low), float(high))
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
     """Return p values adjusted for their number, in the same order (Holm's step-down, 1979).
 

@@ -6,6 +6,8 @@ import pytest
 from tests.toys import saved_toy, toy_task
 
 from hardtack.cli import main
+from hardtack.reports.commands import command_words
+from hardtack.reports.folders import read_recipe
 
 FEW = ("--epochs", "1", "--lr", "1e-3")
 ATTACK = ("--attack", "deepwordbug", "--deepwordbug.query-limit", "30", "--examples", "8")
@@ -62,6 +64,17 @@ def test_train_search_retrain_evaluate_compare_show(place, capfd):
     for thing, kind in (("search", "run"), ("one", "run"), ("dense/model", "model"), ("task", "task")):
         assert run(capfd, "show", thing)["kind"] == kind
     assert run(capfd, "show", "search/tickets/head-0.3400")["units"] == 6
+
+    folders = ("dense", "search", "retrained", "one", "two")
+    page = run(capfd, "report", *folders, "--out", "report.html")
+    assert (page["models"], page["runs"], page["notes"]) == (["dense", "retrained"], 5, [])
+    for folder in folders:  # the commands on the page make the same runs again
+        recipe, rows = read_recipe(place / folder), place / folder / "rows.jsonl"
+        known = [json.loads(line) for line in rows.read_text().splitlines()] if rows.exists() else []
+        (words,) = command_words(recipe, out=f"again-{folder}", rows=known)
+        again = run(capfd, *words[1:])
+        assert again["id"] == recipe["id"]
+        assert [row["id"] for row in again.get("rows", ())] == [row["id"] for row in known]
 
     for words in (("compare", "one", "two"), ("show", "one"), ("show", "search/tickets/head-0.3400")):
         assert main(words) == 0

@@ -106,10 +106,12 @@ def test_t1_the_price_follows_progress_whatever_the_batch_is_made_of(keys, tmp_p
     more = {f"key{number}": LABELS for number in range(keys - 1)}
     run = Run("search", 2, tmp_path)
     search(Linear(W), Steps(20, X, LABELS, **more), run, Zero(), lr=1e-12, weight_decay=0.0)
-    losses = [json.loads(line)["loss"] for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    losses = [line["loss"] for line in lines]
     # 0 up to a tenth, linear up to four tenths, then lambda = 0.5; times the open gates' share, 0.9611.
     ramp = [0, 0, 0, 1 / 6, 2 / 6, 3 / 6, 4 / 6, 5 / 6] + [1] * 12
     assert losses == pytest.approx([0.5 * sigmoid(LN5 + SHIFT) * share for share in ramp], rel=1e-5)
+    assert [line["open"] for line in lines] == pytest.approx([sigmoid(LN5 + SHIFT)] * 20, abs=1e-6)
 
 
 @pytest.mark.parametrize(

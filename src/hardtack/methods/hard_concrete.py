@@ -124,13 +124,16 @@ class HardConcrete:
         gates = HardConcreteGates(view, self.opening, next(start.parameters()).device)
         open_before = float(gates.expected_open(self.mean_of).detach())
         price = Ramp(0.0, self.price, self.price_begin, self.price_finish)
+        share: dict[str, Tensor] = {}
 
         def priced(
             model: nn.Module, batch: Batch, progress: float, rng: Stream
         ) -> Iterator[Tensor | Unclipped]:
             gates.stream = rng("gates")  # each forward of the step draws its gates from here, in turn
             yield from objective(model, batch, progress, rng)
-            yield Unclipped(price(progress) * gates.expected_open(self.mean_of))
+            expected = gates.expected_open(self.mean_of)
+            share["open"] = expected.detach()  # for the log: computing it again would cost what it costs here
+            yield Unclipped(price(progress) * expected)
 
         optimizer = torch.optim.AdamW(
             gates.parameters(), lr=self.lr, weight_decay=self.weight_decay, fused=True
@@ -143,7 +146,8 @@ class HardConcrete:
                     start, data.train, priced, optimizer, total=total, lr=WarmupDecay(self.lr, self.warmup),
                     run=run, clip=self.clip, precision=data.precision, label="mask learning",
                 ):  # fmt: skip
-                    run.log(step=step.index, loss=step.loss, grad_norm=step.grad_norm)
+                    opened = round(float(share["open"]), 6)
+                    run.log(step=step.index, loss=step.loss, grad_norm=step.grad_norm, open=opened)
         finally:
             origin.restore_(start)
         scores = {name: score.cpu() for name, score in gates.log_odds().items()}

@@ -41,6 +41,8 @@ class Entry:
     folder: str
     row: Row
     outcomes: dict[str, Row]
+    also: tuple[Any, ...] = ()
+    """What tells this row's model from others whose rows say the same, where more than the row is known."""
 
     @property
     def group(self) -> tuple[Any, ...]:
@@ -55,7 +57,7 @@ class Entry:
     @property
     def what(self) -> tuple[Any, ...]:
         """Return what repeats over seeds have in common."""
-        known = tuple(_hashable(self.row.get(name)) for name in WHAT)
+        known = (*(_hashable(self.row.get(name)) for name in WHAT), *self.also)
         return known if self.row.get("method") else (*known, self.row.get("model"))
 
     @property
@@ -89,10 +91,10 @@ def compare(folders: Sequence[Path], *, seed: int = 0) -> Row:
     for group in groups:
         members = [entry for entry in entries if entry.group == group]
         if len(members) > 1 and members[0].folder == first:
-            tables.append(_compare_group(members, numbers, seed))
+            tables.append(compare_group(members, numbers, seed))
         else:
             alone.append(
-                f"{_title(members[0].row)}: only in {', '.join(dict.fromkeys(m.folder for m in members))}"
+                f"{title_of(members[0].row)}: only in {', '.join(dict.fromkeys(m.folder for m in members))}"
             )
     if not tables:
         raise InputError(
@@ -127,7 +129,17 @@ def _entries(name: str, folder: Path) -> list[Entry]:
     return [Entry(name, row, outcomes.get(row["id"], {})) for row in read_rows(folder)]
 
 
-def _compare_group(members: Sequence[Entry], numbers: Mapping[tuple[Any, ...], int], seed: int) -> Row:
+def compare_group(members: Sequence[Entry], numbers: Mapping[tuple[Any, ...], int], seed: int) -> Row:
+    """Compare rows of one task, split and attack; the first is the yardstick.
+
+    Args:
+        members: the rows.
+        numbers: of the runs, by `Entry.run`.
+        seed: of the bootstrap.
+
+    Raises:
+        InputError: when they were not measured alike, or outcomes are missing.
+    """
     _refuse_if_unlike(members)
     yardstick = members[0]
     by_seed: dict[Any, Entry] = {}
@@ -145,7 +157,7 @@ def _compare_group(members: Sequence[Entry], numbers: Mapping[tuple[Any, ...], i
         test["holm_p"] = adjusted
     return {
         **dict(zip(GROUP, yardstick.group, strict=True)),
-        "title": _title(yardstick.row),
+        "title": title_of(yardstick.row),
         "examples": yardstick.row.get("examples"),
         "data_fingerprint": yardstick.row.get("data_fingerprint"),
         "attack_settings": yardstick.row.get("attack_settings"),
@@ -159,14 +171,14 @@ def _compare_group(members: Sequence[Entry], numbers: Mapping[tuple[Any, ...], i
 def _refuse_if_unlike(members: Sequence[Entry]) -> None:
     """Refuse rows that measured different things, naming the first difference."""
     first = members[0]
-    wanted = _measured(first.row)
+    wanted = measured_alike(first.row)
     for other in members[1:]:
-        found = _measured(other.row)
+        found = measured_alike(other.row)
         for name in wanted | found:
             if wanted.get(name) != found.get(name):
                 raise InputError(
-                    f"{first.folder} and {other.folder} cannot be compared on {_title(first.row)}: {name} is "
-                    f"{wanted.get(name)!r} and {found.get(name)!r}; allowed: rows measured alike"
+                    f"{first.folder} and {other.folder} cannot be compared on {title_of(first.row)}: {name} "
+                    f"is {wanted.get(name)!r} and {found.get(name)!r}; allowed: rows measured alike"
                 )
     with_outcomes: dict[Any, Entry] = {}
     for member in (m for m in members if m.row.get("attack")):
@@ -181,7 +193,7 @@ def _refuse_if_unlike(members: Sequence[Entry]) -> None:
             )
 
 
-def _measured(row: Row) -> Row:
+def measured_alike(row: Row) -> Row:
     """Return what must be equal before two rows stand in one table."""
     settings = {f"attack setting {name}": value for name, value in (row.get("attack_settings") or {}).items()}
     settings.pop("attack setting seed", None)  # repeats over seeds stand in one table; pairs have one seed
@@ -241,9 +253,8 @@ def _over_seeds(pairs: Iterable[tuple[Entry, Entry, Row]], seed: int) -> list[Ro
             continue
         line: Row = {"numbers": [difference["number"] for _, _, difference in same], "seeds": len(same)}
         for name in MEASURES:
-            mine, theirs = (
-                [_good(pair[side], name) for pair in same] for side in (0, 1)
-            )  # per seed, the same examples
+            mine = [_good(entry, name) for entry, _, _ in same]  # per seed, the same examples
+            theirs = [_good(yardstick, name) for _, yardstick, _ in same]
             interval = over_seeds(mine, theirs, seed=seed)
             spread = [difference[name]["difference"] for _, _, difference in same]
             line[name] = {
@@ -263,7 +274,8 @@ def _hashable(value: Any) -> Any:
     return json.dumps(value) if isinstance(value, dict | list) else value
 
 
-def _title(row: Row) -> str:
+def title_of(row: Row) -> str:
+    """Name what a row measured: task, split, attack, shift."""
     parts = [
         str(row.get("task")),
         f"split {row.get('split')}",

@@ -100,7 +100,14 @@ def evaluate(
     if dry_run:
         return _plan(found, data, split, attacks, examples, others, encoder, common)
     settings = {"target": found.digest}
-    record = {"target": str(target), "task": data.name, "made": found.made}
+    record = {
+        "target": str(target),
+        "task": data.name,
+        "made": found.made,
+        "task_from": task,
+        "base_from": base,
+    }
+    record["shifted_from"] = {other.name: name for name, other in others.items()}
     with open_run(
         "evaluate",
         str(found.made.get("method", "model")),

@@ -106,7 +106,7 @@ def train(
         common,
         watch,
         dry_run,
-        {"model": model},
+        {"model": model, "task_from": task},
     )
 
 
@@ -142,7 +142,7 @@ def retrain(
     loaded = common.load(base or found.base.id, data.labels)
     found.apply_(loaded.model)
     method = str(found.origin.get("method", "ticket"))
-    facts = {"ticket": str(ticket), "ticket_digest": found.digest()}
+    facts = {"ticket": str(ticket), "ticket_digest": found.digest(), "task_from": task, "base_from": base}
     return _run("retrain", method, loaded, found, data, fit, objective, out, common, watch, dry_run, facts)
 
 

@@ -98,6 +98,7 @@ def search(
         "model": model,
         "start": start,
         "task": data.name,
+        "task_from": task,
         "base": base.base.fingerprint,
         "cut": list(data.cut),
         "settings": settings_of(method, all=True),

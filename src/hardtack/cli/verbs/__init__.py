@@ -12,6 +12,7 @@ from hardtack.cli.verbs import (
     compare,
     demo,
     evaluate,
+    report,
     resources,
     retrain,
     runs,
@@ -30,6 +31,7 @@ VERBS: dict[str, ModuleType] = {
     "study": study,
     "show": show,
     "compare": compare,
+    "report": report,
     "runs": runs,
     "resources": resources,
 }

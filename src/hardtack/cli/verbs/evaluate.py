@@ -55,7 +55,7 @@ def run(args: argparse.Namespace, watch: Bars) -> dict[str, Any]:
 
 def text(result: dict[str, Any]) -> str:
     """Render the rows for people, and what their flags mean."""
-    from hardtack.evaluation.flags import FLAGS
+    from hardtack.doubts import FLAGS
     from hardtack.reports.table import rows_text
 
     return rows_text(result["rows"], FLAGS)
