@@ -14,6 +14,37 @@ from tests.kills import run_killed
 from tests.toys import saved_toy, toy_task
 
 Words = list[str | Path]
+STUDY = """
+[common]
+task = "{place}/task"
+device = "cpu"
+save_seconds = 0.3
+batch_size = 8
+[[stage]]
+name = "dense"
+verb = "train"
+model = "{place}/tiny"
+epochs = 6
+lr = 1e-3
+[[stage]]
+name = "tickets"
+verb = "search"
+model = "{place}/tiny"
+from = "@dense"
+grid = {{method = ["hard_concrete", "random"], sparsity = [0.3]}}
+hard_concrete.epochs = 4
+[[stage]]
+name = "subnets"
+verb = "retrain"
+ticket = "@tickets"
+epochs = 3
+[[stage]]
+name = "attacked"
+verb = "evaluate"
+target = ["@dense", "@subnets"]
+attack = ["deepwordbug"]
+examples = 8
+"""
 COMMON = ("--device", "cpu", "--save-seconds", "0.3", "--batch-size", "8")
 
 
@@ -43,12 +74,20 @@ def _evaluated(place: Path, out: Path) -> Words:
     return ["evaluate", whole(place, "train"), *_data(place, out), *attacks, "--examples", "24"]
 
 
+def _studied(place: Path, out: Path) -> Words:
+    recipe = place / "study.toml"
+    if not recipe.exists():
+        recipe.write_text(STUDY.format(place=place))
+    return ["study", recipe, "--out", out]
+
+
 COMMANDS: Mapping[str, Callable[[Path, Path], Words]] = MappingProxyType({
     "train": _trained,
     "search": _searched,
     "iterative": _rewound,
     "retrain": _retrained,
     "evaluate": _evaluated,
+    "study": _studied,
 })  # fmt: skip
 """Name -> the command that writes to a folder; one may read the `whole` run of another."""
 

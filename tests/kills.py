@@ -191,7 +191,7 @@ def digest(folder: Path, *, left_out: Iterable[str] = ()) -> dict[str, str]:
     """Return a hash of every file of a folder that two runs of one command must have in common.
 
     Left out are the log, the lock and `scratch/`. In JSON and JSON-lines files times do not count (TIMED),
-    and the folder's own path is written as `.`, so that copies of one run in two places are equal.
+    and the folder's own path is written as `.`, in TOML too, so that copies of one run in two places are equal.
 
     Args:
         folder: a run's folder.
@@ -208,6 +208,8 @@ def digest(folder: Path, *, left_out: Iterable[str] = ()) -> dict[str, str]:
 
 def _content(path: Path, folder: Path) -> bytes:
     content = path.read_bytes()
+    if path.suffix == ".toml":
+        return content.replace(str(folder).encode(), b".")
     if path.suffix not in (".json", ".jsonl") and path.name != "DONE":
         return content
     content = content.replace(str(folder).encode(), b".")
