@@ -191,7 +191,7 @@ def digest(folder: Path, *, left_out: Iterable[str] = ()) -> dict[str, str]:
     """Return a hash of every file of a folder that two runs of one command must have in common.
 
     Left out are the log, the lock and `scratch/`. In JSON and JSON-lines files times do not count (TIMED),
-    and the folder's own path is written as `.`, in TOML too, so that copies of one run in two places are equal.
+    and the folder's own path is written as `.`, in TOML too: copies of one run in two places are equal.
 
     Args:
         folder: a run's folder.

@@ -201,9 +201,10 @@ class Run:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, InputError) and self.folder is not None and self.writes:
             left = (path for path in self.folder.rglob("*") if path.is_file())
-            if {path.name for path in left} <= {"recipe.json", ".lock"}:
+            if {path.name for path in left} <= {"recipe.json", "recipe.toml", ".lock"}:
                 # Refused before it left anything: the corrected command may have the folder.
-                (self.folder / "recipe.json").unlink(missing_ok=True)
+                for name in ("recipe.toml", "recipe.json"):
+                    (self.folder / name).unlink(missing_ok=True)
                 shutil.rmtree(self.folder / "scratch", ignore_errors=True)
         self.close()
 

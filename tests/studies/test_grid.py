@@ -113,9 +113,9 @@ GOLDEN = {
     "tickets/seed=0,method=random": "3a195042daaf",
     "tickets/seed=0,method=hard_concrete,hard_concrete.price=50.0": "6cc0e6f424ae",
     "subnets/seed=0,method=random,sparsity=0.3": "a3fb30ae0035",
-    "attacked/seed=0,target=dense": "aa9e73811f1c",
-    "attacked/seed=0,target=subnets,method=random,sparsity=0.3": "f17faf9c07b1",
-    "attacked/seed=1,target=tickets,method=random,sparsity=0.5": "12f8a1ae2aa6",
+    "attacked/seed=0,target=dense": "d34ec01299c8",
+    "attacked/seed=0,target=subnets,method=random,sparsity=0.3": "04b93323dac0",
+    "attacked/seed=1,target=tickets,method=random,sparsity=0.5": "4a25ce193353",
 }
 
 

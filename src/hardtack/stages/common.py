@@ -15,6 +15,7 @@ import xxhash
 from hardtack.errors import InputError
 from hardtack.loading import Loaded, load
 from hardtack.runs import Json, Run, Watch, identify
+from hardtack.storage import write_atomic
 from hardtack.tasks.task import Batches, Task
 from hardtack.tasks.text import Encoder, load_task
 from hardtack.training.adversarial import Objective
@@ -167,6 +168,7 @@ def open_run(
     version: int = 1,
     parent: str | None = None,
     watch: Watch | None = None,
+    again: str | None = None,
 ) -> Run:
     """Open the run that these settings name, in the folder `out`.
 
@@ -181,6 +183,7 @@ def open_run(
         version: the method's.
         parent: id of the run that this one reads.
         watch: receives progress.
+        again: the recipe of a study that does the same again.
     """
     shared = {name: value for name, value in settings_of(common).items() if name not in without}
     shared.pop("seed", None)  # repeats over seeds share a name and differ in the seed part
@@ -200,9 +203,17 @@ def open_run(
         watch=watch,
         save_seconds=common.save_seconds,
     )
+    if not (Path(out) / "DONE").exists():
+        leave_recipe(run, again)
     if common.tracker is not None and run.writes:
         run.mirror = Tracker(common.tracker, Path(out) / "trackers")
     return run
+
+
+def leave_recipe(run: Run, again: str | None) -> None:
+    """Write `recipe.toml`, a study of one stage, beside a run that is about to work."""
+    if again is not None and run.folder is not None and run.writes:
+        write_atomic(run.folder / "recipe.toml", again)
 
 
 def one_process(verb: str) -> None:

@@ -21,6 +21,7 @@ from hardtack.loading import Loaded, model_folder
 from hardtack.runs import Json, Run, Watch
 from hardtack.stages.common import (
     Common,
+    leave_recipe,
     one_process,
     open_run,
     provenance_of,
@@ -29,7 +30,7 @@ from hardtack.stages.common import (
 )
 from hardtack.stages.fitting import ticket_folder
 from hardtack.stages.planning import total
-from hardtack.stages.reproducing import reproducible
+from hardtack.stages.reproducing import recipe
 from hardtack.stages.rows import Rows, lines_of
 from hardtack.tasks.task import Task
 from hardtack.tasks.text import Encoder
@@ -51,7 +52,6 @@ class Target(NamedTuple):
     folder: Path | None
 
 
-@reproducible
 def evaluate(
     target: str | Path,
     *,
@@ -85,6 +85,7 @@ def evaluate(
         watch: receives progress.
         dry_run: return a plan instead: stages, seconds, bytes.
     """
+    again = recipe("evaluate", locals())
     one_process("evaluate")
     common = common or Common()
     data = common.open_task(task)
@@ -118,6 +119,7 @@ def evaluate(
         without=("precision", "train_examples"),  # nothing is trained here
         watch=watch,
         parent=found.made.get("run"),
+        again=again,
     ) as run:
         assert run.folder is not None
         rows = Rows(run.folder)
@@ -134,6 +136,7 @@ def evaluate(
         missing = [(row, on) for row, on in work if row["id"] not in rows.ids()]
         if missing:
             (run.folder / "DONE").unlink(missing_ok=True)
+            leave_recipe(run, again)
         for row, on in missing:
             run.clock.restart()  # each row's seconds are its own
             outcomes: list[Outcome] = []

@@ -26,7 +26,7 @@ from hardtack.stages.common import (
     tokenizer_digest,
 )
 from hardtack.stages.planning import plan
-from hardtack.stages.reproducing import reproducible
+from hardtack.stages.reproducing import recipe
 from hardtack.tasks.task import Task
 from hardtack.ticket import Ticket
 from hardtack.training.adversarial import Clean, Objective
@@ -58,7 +58,6 @@ class Fit:
             )
 
 
-@reproducible
 def train(
     model: str,
     *,
@@ -90,6 +89,7 @@ def train(
         watch: receives progress.
         dry_run: return a plan instead: stages, seconds, bytes.
     """
+    again = recipe("train", locals())
     common, objective = common or Common(), objective or Clean()
     fit = Fit(epochs, lr, weight_decay, warmup, epoch_rule)
     data = common.open_task(task)
@@ -107,10 +107,10 @@ def train(
         watch,
         dry_run,
         {"model": model, "task_from": task},
+        again,
     )
 
 
-@reproducible
 def retrain(
     ticket: str | Path,
     *,
@@ -134,6 +134,7 @@ def retrain(
         ticket: a ticket folder, or a search's run folder that holds one ticket.
         base: where the ticket's base is now, when it has moved.
     """
+    again = recipe("retrain", locals())
     common, objective = common or Common(), objective or Clean()
     fit = Fit(epochs, lr, weight_decay, warmup, epoch_rule)
     place = ticket_folder(ticket)
@@ -143,7 +144,9 @@ def retrain(
     found.apply_(loaded.model)
     method = str(found.origin.get("method", "ticket"))
     facts = {"ticket": str(ticket), "ticket_digest": found.digest(), "task_from": task, "base_from": base}
-    return _run("retrain", method, loaded, found, data, fit, objective, out, common, watch, dry_run, facts)
+    return _run(
+        "retrain", method, loaded, found, data, fit, objective, out, common, watch, dry_run, facts, again
+    )
 
 
 def ticket_folder(name: str | Path) -> Path:
@@ -175,6 +178,7 @@ def _run(
     watch: Watch | None,
     dry_run: bool,
     facts: dict[str, Json],
+    again: str | None,
 ) -> dict[str, Any]:
     encoder = common.encoder(loaded)
     batches = common.training_batches(data, encoder)
@@ -195,7 +199,9 @@ def _run(
         settings["validation"] = data.fingerprint("validation")
     record = {**facts, "task": data.name, "fit": settings_of(fit, all=True), "objective": _whole(objective)}
     record |= {"base": loaded.base.fingerprint, "cut": list(data.cut), "data": data.fingerprint("train")}
-    with open_run(kind, method, out, settings=settings, record=record, common=common, watch=watch) as run:
+    with open_run(
+        kind, method, out, settings=settings, record=record, common=common, watch=watch, again=again
+    ) as run:
         assert run.folder is not None
         if run.finished():
             return result_of(run)

@@ -1,62 +1,26 @@
 """`recipe.toml` in a run's folder: a study of one stage that does the same again."""
 
-import contextlib
 import dataclasses
-import functools
-import inspect
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
 from hardtack.runs import Json
 from hardtack.select import Sparsity
 from hardtack.stages.common import Common
-from hardtack.storage import write_atomic
-
-P = ParamSpec("P")
-R = TypeVar("R")
-FILE = "recipe.toml"
-
-
-def reproducible(stage: Callable[P, R]) -> Callable[P, R]:
-    """Let a stage leave the recipe that reproduces it beside its result.
-
-    Where several commands evaluated into one folder it is the last one's that measured something. What has no
-    text, such as a table of words given in Python, has no recipe.
-    """
-
-    @functools.wraps(stage)
-    def reproduced(*values: P.args, **named: P.kwargs) -> R:
-        bound = inspect.signature(stage).bind(*values, **named)
-        done = Path(bound.arguments["out"]) / "DONE"
-        before = _written(done)
-        result = stage(*values, **named)
-        leads = (bound.arguments.get("common") or Common()).processes().rank == 0
-        worked = _written(done) != before
-        # What was finished before has its recipe, unless it was killed between the two.
-        if leads and not bound.arguments.get("dry_run") and (worked or not done.with_name(FILE).exists()):
-            text = recipe(stage.__name__, bound.arguments)
-            # A finished run may lie where nothing can be written.
-            with contextlib.nullcontext() if worked else contextlib.suppress(OSError):
-                if text is not None:
-                    write_atomic(done.with_name(FILE), text)
-        return result
-
-    return reproduced
-
-
-def _written(path: Path) -> int | None:
-    """Return when a file was written, in nanoseconds; None where there is none."""
-    return path.stat().st_mtime_ns if path.exists() else None
 
 
 def recipe(verb: str, arguments: Mapping[str, Any]) -> str | None:
-    """Write a stage's arguments as a recipe; None where one of them is no text, number or list."""
+    """Write a stage's arguments as a recipe; None where one of them is no text, number or list.
+
+    A table of words given in Python, for instance, has no text. Where several commands evaluated into one
+    folder, it keeps the recipe of the last one that measured something.
+    """
     keys: dict[str, Json] = {}
     sparsities: list[Json] = []
     for name, value in arguments.items():
-        if name in ("out", "watch", "dry_run") or value is None:
+        if name in ("out", "watch", "dry_run") or value is None or value == ():
             continue
         if name in ("method", "objective"):
             keys |= {name: value.name, **_settings(value, f"{value.name}.")}

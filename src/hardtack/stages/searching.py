@@ -24,12 +24,11 @@ from hardtack.stages.common import (
 from hardtack.stages.fitting import train
 from hardtack.stages.planning import plan
 from hardtack.stages.planning import total as planned
-from hardtack.stages.reproducing import reproducible
+from hardtack.stages.reproducing import recipe
 from hardtack.ticket import fingerprint
 from hardtack.training.adversarial import OBJECTIVES, Objective
 
 
-@reproducible
 def search(
     method: Search,
     model: str,
@@ -64,6 +63,7 @@ def search(
         watch: receives progress.
         dry_run: return a plan instead: stages, seconds, bytes.
     """
+    again = recipe("search", locals())
     common = common or Common()
     objective = objective or OBJECTIVES[method.minimises]()
     names = [str(sparsity) for sparsity in method.sparsities]
@@ -117,6 +117,7 @@ def search(
         without=() if reads or warm else tuple(settings_of(common, all=True)),
         version=method.version,
         watch=watch,
+        again=again,
     ) as run:
         assert run.folder is not None
         if run.finished():
