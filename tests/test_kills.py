@@ -22,6 +22,7 @@ from tests.training import killed_fit
 STEPS = 40
 
 
+@pytest.mark.slow
 def test_a_loop_killed_twice_ends_as_if_it_had_not_been(tmp_path):
     killed_fit.main(tmp_path / "whole", STEPS, 0.0)
     folder = tmp_path / "killed"

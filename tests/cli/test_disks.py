@@ -58,6 +58,7 @@ def check_starved(place, name, mechanism, moments):
     return stopped
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_a_full_disk(place):
     moments = moments_of(place, "evaluate")

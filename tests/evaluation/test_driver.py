@@ -15,7 +15,7 @@ from hardtack.evaluation.attacks.words import changeable_words, rewrite
 from hardtack.evaluation.constraints import similar_enough
 from hardtack.evaluation.judges import MaskedFiller, SentenceEncoder
 from hardtack.evaluation.robust import attack_all
-from hardtack.runs import Run
+from hardtack.runs import Clock, Run
 from hardtack.tasks.task import Example
 
 WEIGHTS = {"good": 2.0, "film": 0.5, "bad": -2.0, "plot": -0.3, "story": 0.4}
@@ -225,6 +225,13 @@ def test_an_attack_that_asks_a_judge_it_does_not_bring_is_wrong(toys, question):
         attack_all(Scripted(question), [Example("x", ("good",), 1)], toys.bag(WEIGHTS), Run.nowhere())
 
 
+class Still(Clock):
+    """A clock that stands, so that equal answers are equal bytes."""
+
+    def seconds(self) -> float:
+        return 1.0
+
+
 def test_killed_anywhere_an_attack_with_judges_goes_on_and_asks_nobody_twice(toys, models, tmp_path_factory):
     def run(content=None, name=None):
         folder = tmp_path_factory.mktemp("judged")
@@ -233,7 +240,7 @@ def test_killed_anywhere_an_attack_with_judges_goes_on_and_asks_nobody_twice(toy
             (folder / "scratch" / name).write_bytes(content)
         attack = Asking(SentenceEncoder(models[0]), MaskedFiller(models[1]))
         victim = toys.bert(batch_size=1)
-        outcomes = attack_all(attack, some(10, seed=2), victim, Run("r", 5, folder), window=4)
+        outcomes = attack_all(attack, some(10, seed=2), victim, Run("r", 5, folder, clock=Still()), window=4)
         (file,) = (folder / "scratch").iterdir()
         return outcomes, file.read_bytes(), file.name, victim.forwards.batches, len(attack.calls)
 

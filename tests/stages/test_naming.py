@@ -186,7 +186,8 @@ def test_rows_count_the_texts_that_the_model_was_run_on(place):
     clean, attacked = evaluate(str(place / "tiny"), out=out, **run)["rows"]
     assert clean["forward_texts"] == clean["examples"] == 24
     outcomes = [json.loads(line) for line in (out / "outcomes.jsonl").read_text().splitlines()]
-    assert attacked["forward_texts"] == sum(outcome["queries"] for outcome in outcomes)
+    queries = sum(outcome["queries"] for outcome in outcomes)
+    assert 8 <= attacked["forward_texts"] <= queries  # texts of equal tokens pass through the model once
 
 
 # ------------------------------------------------------------------------------------- refused before work

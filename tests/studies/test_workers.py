@@ -33,6 +33,7 @@ def wait_for(what, seconds=120.0):
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_a_killed_worker_loses_its_cell_and_is_replaced(tmp_path, monkeypatch):
     monkeypatch.chdir(make_place(tmp_path))
     out = tmp_path / "out"

@@ -194,6 +194,7 @@ def test_a_loss_that_is_not_finite_in_one_process_stops_all_at_that_step(pair):
     assert close(pair["nan"][0][0], CASES["nan"]()[0])
 
 
+@pytest.mark.slow
 def test_a_process_that_ends_takes_the_others_with_it(tmp_path):
     leader, other = several(2, SCRIPT, tmp_path, "crash")
     assert "ZeroDivisionError: process 1 broke" in other.err

@@ -50,6 +50,7 @@ def command_words(recipe: Row, *, out: str, rows: Iterable[Row] = ()) -> list[li
     if kind == "search":
         return [[*_search(recipe), *task, *_objective(recipe), *common, *place]]
     if kind == "evaluate":
+        common = _flags(recipe.get("common") or {}, without=NO_RESULT | {"precision"})  # nothing is trained
         return [[*words, *common, *place] for words in _evaluations(recipe, task, rows)]
     if kind == "demo":
         shared = recipe.get("common") or {}

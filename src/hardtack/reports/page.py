@@ -96,7 +96,7 @@ def report(
         seed: of the bootstrap and of the draw of sentences.
 
     Returns:
-        What was written: file, format, bytes, models, rows, notes.
+        The file that was written, its format and bytes, and how many models, rows and notes it tells of.
     """
     path = Path(out)
     write = {".html": _html, ".md": _markdown, ".csv": _csv}.get(path.suffix.lower())
