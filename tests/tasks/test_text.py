@@ -139,7 +139,11 @@ BAD_FILES = {
     "unknown type": ("x.xlsx", b"...", "no known type; allowed: .parquet, .csv, .tsv, .jsonl"),
     "empty file": ("x.csv", b"", "x.csv is empty"),
     "header only": ("x.csv", b"text,label\n", "x.csv is empty"),
-    "no text column": ("x.csv", b"txt,label\na,1\n", "no text column 'sentence1'.*allowed: label, txt"),
+    "no text column": (
+        "x.csv",
+        b"txt,label\na,1\n",
+        "no text column 'text'.*did you mean 'txt'.*allowed: label, txt",
+    ),
     "half a pair": (
         "x.csv",
         b"sentence1,label\na,1\n",

@@ -203,7 +203,8 @@ def _read(file: Path, text_columns: tuple[str, ...] | None, label_column: str) -
         raise InputError(f"{file} is empty; at least 1 row is needed")
     names = table.column_names
     if text_columns is None:
-        text_columns = ("text",) if "text" in names else ("sentence1", "sentence2")
+        pair = "text" not in names and "sentence1" in names
+        text_columns = ("sentence1", "sentence2") if pair else ("text",)
     if len(text_columns) > 2:
         raise InputError(f"{len(text_columns)} text columns ({', '.join(text_columns)}); allowed: 1 or 2")
     for column in text_columns:
