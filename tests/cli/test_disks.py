@@ -11,6 +11,9 @@ from tests.kills import digest, run_killed, timeless_log
 
 FULL = ("No space left on device", "File too large")
 
+STARVED = [name for name in COMMANDS if name != "study"]
+"""A study tells of a full disk cell by cell, and goes on with the others."""
+
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
@@ -68,9 +71,9 @@ def test_a_full_disk(place):
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", STARVED)
 def test_a_full_disk_at_every_kind_of_write(place, name):
-    mechanism = mechanisms()[list(COMMANDS).index(name) % len(mechanisms())]  # both, in turn
+    mechanism = mechanisms()[STARVED.index(name) % len(mechanisms())]  # both, in turn
     stopped = check_starved(place, name, mechanism, moments_of(place, name))
     for kind in ("recipe.json", "log.jsonl", "DONE"):
         assert any(kind in what for what in stopped), kind

@@ -219,7 +219,9 @@ def test_killed_together_and_resumed_together_is_the_same_bits(place, tmp_path):
     log = tmp_path / "killed" / "log.jsonl"
     killed = run_killed(command(tmp_path / "killed"), (Lines(log, 3), Lines(log, 50), Lines(log, 100)))
     assert len(killed.kills) >= 2
-    assert len(resumptions(tmp_path / "killed")) == len(killed.kills)
+    # Training's own events; one that is killed during validation also says how many answers it read back.
+    resumed = [event for event in resumptions(tmp_path / "killed") if "step" in event]
+    assert len(resumed) == len(killed.kills)
     assert digest(tmp_path / "killed") == digest(tmp_path / "whole")
     assert timeless_log(tmp_path / "killed") == timeless_log(tmp_path / "whole")
 

@@ -77,6 +77,8 @@ def study(
         raise InputError(f"--out {folder} is in use by another process; wait or choose another") from None
     try:
         began = time.perf_counter()
+        for path in folder.glob(".*.part"):  # of a study that was killed while it wrote
+            path.unlink()
         states.reopen()  # before the record says that these are their cells
         write_atomic(folder / "study.toml", recipe.text)
         write_atomic(folder / RECORD, json.dumps(record, indent=1) + "\n")
