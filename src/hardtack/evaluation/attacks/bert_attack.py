@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 
 from hardtack.errors import InputError
-from hardtack.evaluation.attacks.greedy import Alike, change_in_order, in_case_of, is_one_word
+from hardtack.evaluation.attacks.greedy import Alike, change_in_order, in_case_of, is_one_word, opened
 from hardtack.evaluation.attacks.protocol import (
     Ask,
     Columns,
@@ -19,9 +19,6 @@ from hardtack.evaluation.attacks.protocol import (
     Judges,
     Ledger,
     Queries,
-    by_importance,
-    log_odds,
-    predicted,
 )
 from hardtack.evaluation.attacks.sources import encoder, filler, model_digest, settings_of
 from hardtack.evaluation.attacks.words import changeable_words, is_stop_word, rewrite
@@ -100,14 +97,12 @@ class BERTAttack:
         words = changeable_words(example.text, self.columns)
         open_words = [i for i, word in enumerate(words) if not is_stop_word(word.text)]
 
-        ledger = Ledger(self.query_limit)
-        logits = yield ledger.afford([example.text])
-        if predicted(logits[0]) != example.label:
-            return ledger.outcome(example, "missed")
-        odds = float(log_odds(logits, example.label)[0])
-
         hidden = {i: rewrite(example.text, words, {i: self.mask}) for i in open_words}
-        order = yield from by_importance(hidden, example.label, ledger)
+        ledger = Ledger(self.query_limit)
+        begun = yield from opened(example, hidden, ledger)
+        if begun is None:
+            return ledger.outcome(example, "missed")
+        odds, order = begun
         alike = Alike(example, words, self.min_similarity, 0)
 
         def propose(i: int, changes: Mapping[int, str]) -> Generator[Ask, Any, Mapping[str, float]]:

@@ -8,15 +8,12 @@ from typing import Any, ClassVar
 import torch
 
 from hardtack.errors import InputError
-from hardtack.evaluation.attacks.greedy import change_in_order
+from hardtack.evaluation.attacks.greedy import change_in_order, opened
 from hardtack.evaluation.attacks.protocol import (
     Ask,
     Columns,
     Ledger,
     Queries,
-    by_importance,
-    log_odds,
-    predicted,
 )
 from hardtack.evaluation.attacks.words import changeable_words, edit_distance, is_stop_word, rewrite
 from hardtack.tasks.task import Example
@@ -81,14 +78,12 @@ class DeepWordBug:
         edits = {i: one_edit_each(w.text, rng) for i, w in enumerate(words) if not is_stop_word(w.text)}
         open_words = [i for i, candidates in edits.items() if candidates]
 
-        ledger = Ledger(self.query_limit)
-        logits = yield ledger.afford([example.text])
-        if predicted(logits[0]) != example.label:
-            return ledger.outcome(example, "missed")
-        odds = float(log_odds(logits, example.label)[0])
-
         hidden = {i: rewrite(example.text, words, {i: self.unknown}) for i in open_words}
-        order = yield from by_importance(hidden, example.label, ledger)
+        ledger = Ledger(self.query_limit)
+        begun = yield from opened(example, hidden, ledger)
+        if begun is None:
+            return ledger.outcome(example, "missed")
+        odds, order = begun
 
         def propose(i: int, changes: Mapping[int, str]) -> Generator[Ask, Any, Mapping[str, float]]:
             yield from ()

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import torch
 
 from hardtack.errors import InputError
-from hardtack.evaluation.attacks.greedy import Alike, change_in_order, in_case_of
+from hardtack.evaluation.attacks.greedy import Alike, change_in_order, in_case_of, opened
 from hardtack.evaluation.attacks.protocol import (
     Ask,
     Columns,
@@ -19,9 +19,6 @@ from hardtack.evaluation.attacks.protocol import (
     Judges,
     Ledger,
     Queries,
-    by_importance,
-    log_odds,
-    predicted,
 )
 from hardtack.evaluation.attacks.sources import encoder, model_digest, settings_of, space, thesaurus
 from hardtack.evaluation.attacks.words import changeable_words, is_stop_word, without
@@ -112,14 +109,12 @@ class EmbeddingSwap:
         swaps = {i: self.swaps(word.text) for i, word in enumerate(words) if not is_stop_word(word.text)}
         open_words = [i for i, options in swaps.items() if options]
 
-        ledger = Ledger(self.query_limit)
-        logits = yield ledger.afford([example.text])
-        if predicted(logits[0]) != example.label:
-            return ledger.outcome(example, "missed")
-        odds = float(log_odds(logits, example.label)[0])
-
         hidden = {i: without(example.text, words[i]) for i in open_words}
-        order = yield from by_importance(hidden, example.label, ledger)
+        ledger = Ledger(self.query_limit)
+        begun = yield from opened(example, hidden, ledger)
+        if begun is None:
+            return ledger.outcome(example, "missed")
+        odds, order = begun
 
         alike = Alike(example, words, self.min_similarity, 0)
 

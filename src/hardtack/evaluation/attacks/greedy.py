@@ -5,12 +5,41 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from hardtack.evaluation.attacks.protocol import Ask, Ledger, Queries, Similar, Texts, log_odds, predicted
+from hardtack.evaluation.attacks.protocol import (
+    Ask,
+    Ledger,
+    Queries,
+    Similar,
+    Texts,
+    by_importance,
+    log_odds,
+    predicted,
+)
 from hardtack.evaluation.attacks.words import Word, changeable_words, rewrite
 from hardtack.tasks.task import Example
 
 # (word number, changes so far) -> what may stand there, each with its similarity to the text it replaces.
 Propose = Callable[[int, Mapping[int, str]], Generator[Ask, Any, Mapping[str, float]]]
+
+
+def opened(
+    example: Example, hidden: Mapping[int, Texts], ledger: Ledger
+) -> Generator[Ask, Any, tuple[float, list[int]] | None]:
+    """Ask the original, then order words by importance; None where the original is wrong already.
+
+    Args:
+        example: what is attacked.
+        hidden: word number -> the text with that word hidden.
+        ledger: pays for the queries.
+
+    Returns:
+        The log odds of the true class for the original, and the word numbers, most important first.
+    """
+    logits: Tensor = yield ledger.afford([example.text])
+    if predicted(logits[0]) != example.label:
+        return None
+    odds = float(log_odds(logits, example.label)[0])
+    return odds, (yield from by_importance(hidden, example.label, ledger))
 
 
 def change_in_order(

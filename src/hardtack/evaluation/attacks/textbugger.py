@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 
 from hardtack.errors import InputError
-from hardtack.evaluation.attacks.greedy import Alike, change_in_order, in_case_of
+from hardtack.evaluation.attacks.greedy import Alike, change_in_order, in_case_of, opened
 from hardtack.evaluation.attacks.neighbours import NeighbourTable, load_neighbours, neighbours_of
 from hardtack.evaluation.attacks.protocol import (
     Ask,
@@ -18,9 +18,6 @@ from hardtack.evaluation.attacks.protocol import (
     Judges,
     Ledger,
     Queries,
-    by_importance,
-    log_odds,
-    predicted,
 )
 from hardtack.evaluation.attacks.sources import encoder, model_digest, settings_of, space
 from hardtack.evaluation.attacks.words import changeable_words, is_stop_word, without
@@ -132,14 +129,12 @@ class TextBugger:
         bugs = {i: [*some, *self.swaps(words[i].text)] for i, some in typed.items()}
         open_words = [i for i, options in bugs.items() if options]
 
-        ledger = Ledger(self.query_limit)
-        logits = yield ledger.afford([example.text])
-        if predicted(logits[0]) != example.label:
-            return ledger.outcome(example, "missed")
-        odds = float(log_odds(logits, example.label)[0])
-
         hidden = {i: without(example.text, words[i]) for i in open_words}
-        order = yield from by_importance(hidden, example.label, ledger)
+        ledger = Ledger(self.query_limit)
+        begun = yield from opened(example, hidden, ledger)
+        if begun is None:
+            return ledger.outcome(example, "missed")
+        odds, order = begun
         alike = Alike(example, words, self.min_similarity, 0)
 
         def propose(i: int, changes: Mapping[int, str]) -> Generator[Ask, Any, Mapping[str, float]]:

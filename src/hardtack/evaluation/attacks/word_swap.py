@@ -9,15 +9,12 @@ from typing import Any, ClassVar
 import torch
 
 from hardtack.errors import InputError
-from hardtack.evaluation.attacks.greedy import change_in_order, fixed, in_case_of
+from hardtack.evaluation.attacks.greedy import change_in_order, fixed, in_case_of, opened
 from hardtack.evaluation.attacks.neighbours import NeighbourTable, load_neighbours, neighbours_of
 from hardtack.evaluation.attacks.protocol import (
     Columns,
     Ledger,
     Queries,
-    by_importance,
-    log_odds,
-    predicted,
 )
 from hardtack.evaluation.attacks.words import changeable_words, without
 from hardtack.tasks.task import Example
@@ -89,14 +86,12 @@ class WordSwap:
         swaps = {i: self.swaps(word.text) for i, word in enumerate(words)}
         open_words = [i for i, options in swaps.items() if options]
 
-        ledger = Ledger(self.query_limit)
-        logits = yield ledger.afford([example.text])
-        if predicted(logits[0]) != example.label:
-            return ledger.outcome(example, "missed")
-        odds = float(log_odds(logits, example.label)[0])
-
         hidden = {i: without(example.text, words[i]) for i in open_words}
-        order = yield from by_importance(hidden, example.label, ledger)
+        ledger = Ledger(self.query_limit)
+        begun = yield from opened(example, hidden, ledger)
+        if begun is None:
+            return ledger.outcome(example, "missed")
+        odds, order = begun
 
         return (yield from change_in_order(example, words, order, fixed(swaps), ledger, odds=odds))
 
