@@ -100,7 +100,7 @@ def test_a_file_cut_at_a_line_or_of_another_version_is_found_out_when_a_word_is_
 
 @pytest.mark.skipif(
     not (DEBIAN / "index.noun").is_file(),
-    reason="reads the 30 MB of Debian's wordnet-base, which are no part of this project; CI installs them",
+    reason="reads the files of Debian's wordnet-base, which are no part of this project; CI installs them",
 )
 def test_the_real_wordnet():
     wordnet = WordNet(Path(DEBIAN))
