@@ -51,7 +51,7 @@ docs: $(VENV)/.dev ## build the documentation site: build/docs/index.html
 
 lock: $(VENV)/.dev ## resolve requirements/ anew from pyproject.toml
 	@$(COMPILE) --extra demo --output-file requirements/run.txt
-	@$(COMPILE) --extra demo --extra lora --extra tensorboard --extra docs --extra report --extra dev --constraint requirements/run.txt --output-file requirements/dev.txt
+	@$(COMPILE) --extra demo --extra lora --extra onnx --extra openvino --extra tensorboard --extra docs --extra report --extra dev --constraint requirements/run.txt --output-file requirements/dev.txt
 	@! grep -nE '^(cuda|nvidia|sentence-transformers|torch|triton)|://|file:|^--' requirements/run.txt requirements/dev.txt
 
 clean: ## remove the environment and caches; runs/ stays
