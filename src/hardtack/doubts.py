@@ -84,20 +84,22 @@ FLAGS: Mapping[str, str] = MappingProxyType(
             "cannot be differentiated, and believe the black-box attacks."
         ),
         "weaker-white-box": (
-            "Raised if an attack that sees gradients left more examples standing than one that sees only "
-            "outputs. Why: it knows more and should do more; if it does not, its gradients mislead it. What "
-            "to do: give it more steps and restarts, look for masked gradients, and take the lower accuracy "
-            "as the model's."
+            "Raised if the largest radius of a gradient attack's sweep left more examples standing than an "
+            "attack on words that sees only outputs, on the same examples. Why: it knows more and may move "
+            "further than any word does; if it does less, its gradients mislead it. What to do: give it more "
+            "steps and larger radii, look for masked gradients, and take the lower accuracy as the model's."
         ),
         "steps-do-not-help": (
-            "Raised if an attack of more steps left more examples standing than the same one of fewer. Why: "
-            "steps that follow useful gradients do not undo what earlier ones reached; these do not follow "
-            "any. What to do: lower the step size, and look for masked gradients."
+            "Raised if a gradient attack's steps left the odds of the true class no lower than at its random "
+            "start, for a tenth or more of the examples looked at. Why: steps along useful gradients lower "
+            "them; these go nowhere or backwards, and what holds is hidden, not robust. What to do: lower "
+            "the step size, look for masked gradients, and believe the black-box attacks."
         ),
         "radius-does-not-reach-zero": (
-            "Raised if examples still held at the largest radius of a sweep. Why: within a radius as wide as "
-            "the inputs themselves every prediction can be changed, so an attack that cannot is not working. "
-            "What to do: give it more steps for large radii; then look for masked gradients."
+            "Raised if examples still held at the largest radius of a sweep of two or more. Why: within a "
+            "radius as wide as the inputs themselves every prediction can be changed, so an attack that "
+            "cannot is not working, or the sweep ends too early to tell. What to do: add larger radii, then "
+            "more steps; then look for masked gradients."
         ),
         "test-read-again": (
             "Raised if this test split was already read with other settings. Why: choosing settings by "

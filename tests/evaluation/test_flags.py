@@ -89,89 +89,13 @@ def test_text_without_tokens():
     assert victim.encode([("",)]) == [{"input_ids": [7], "attention_mask": [1]}]
 
 
-# ------------------------------------------------------------------ gradients that mislead
-
-
-class Line(torch.nn.Module):
-    """Class 1 where the first coordinate is positive; the gradient is as `hide` leaves it."""
-
-    def __init__(self, hide):
-        super().__init__()
-        self.hide = hide
-
-    def forward(self, points):
-        score = self.hide(points[:, 0])
-        return torch.stack([-score, score], dim=1)
-
-
-def rounded(x):
-    return (x / 0.1).round() * 0.1  # its derivative is 0
-
-
-def backwards(x):
-    return 2 * x.detach() - x  # its value is x, its derivative -1
-
-
-def descend(model, points, labels, *, radius, steps):
-    """Return the accuracy after so many signed gradient steps, and the first gradients."""
-    moved, first = points.clone(), None
-    for _ in range(steps):
-        moved.requires_grad_(True)
-        loss = torch.nn.functional.cross_entropy(model(moved), labels)
-        (gradient,) = torch.autograd.grad(loss, moved)
-        first = gradient if first is None else first
-        moved = (moved + radius / 5 * gradient.sign()).detach()
-        moved = points + (moved - points).clamp(-radius, radius)
-    return float((model(moved).argmax(dim=1) == labels).double().mean()), first
-
-
-def shifts(model, points, labels, *, radius):
-    """Return the accuracy after trying both ends of the first coordinate without any gradient."""
-    ends = [model(points + torch.tensor([end, 0.0])).argmax(dim=1) == labels for end in (-radius, radius)]
-    return float((ends[0] & ends[1]).double().mean())
-
-
-def clouds():
-    points = torch.linspace(-2, 2, 81)[:, None].repeat(1, 2) + 0.005
-    return points, (points[:, 0] > 0.06).long()  # a few are wrong beforehand
-
-
-def test_an_honest_model_raises_no_gradient_flag():
-    points, labels = clouds()
-    few, gradients = descend(Line(lambda x: x), points, labels, radius=1.0, steps=1)
-    many, _ = descend(Line(lambda x: x), points, labels, radius=1.0, steps=20)
-    sweep = {r: descend(Line(lambda x: x), points, labels, radius=r, steps=20)[0] for r in (0.5, 1.0, 9.0)}
-    assert few > many > 0 == sweep[9.0]
-    assert flags.vanishing_gradients(gradients) == ()
-    assert flags.steps_do_not_help(few, many) == ()
-    assert flags.weaker_white_box(many, shifts(Line(lambda x: x), points, labels, radius=1.0)) == ()
-    assert flags.radius_does_not_reach_zero(sweep) == ()
-    assert flags.radius_does_not_reach_zero({}) == ()
-
-
-def test_a_model_without_gradients_raises_three():
-    points, labels = clouds()
-    accuracy, gradients = descend(Line(rounded), points, labels, radius=9.0, steps=20)
-    assert flags.vanishing_gradients(gradients) == ("vanishing-gradients",)
-    assert flags.radius_does_not_reach_zero({0.1: 0.9, 9.0: accuracy}) == ("radius-does-not-reach-zero",)
-    black = shifts(Line(rounded), points, labels, radius=9.0)
-    assert flags.weaker_white_box(accuracy, black) == ("weaker-white-box",)
-
-
 def test_a_tenth_of_vanished_gradients_is_enough():
-    gradients = torch.ones(20, 3, 2)
-    gradients[0] = 0
-    assert flags.vanishing_gradients(gradients) == ()
-    gradients[1] = 1e-15
-    assert flags.vanishing_gradients(gradients) == ("vanishing-gradients",)
-    assert flags.vanishing_gradients(gradients[:0]) == ()
-
-
-def test_a_model_whose_gradients_point_backwards_gets_better_with_steps():
-    points, labels = clouds()
-    few, _ = descend(Line(backwards), points, labels, radius=0.1, steps=1)
-    many, _ = descend(Line(backwards), points, labels, radius=0.1, steps=20)
-    assert flags.steps_do_not_help(few, many) == ("steps-do-not-help",)
+    largest = torch.ones(20)
+    largest[0] = 0
+    assert flags.vanishing_gradients(largest) == ()
+    largest[1] = 1e-15
+    assert flags.vanishing_gradients(largest) == ("vanishing-gradients",)
+    assert flags.vanishing_gradients(largest[:0]) == ()
 
 
 def test_untrained_head():

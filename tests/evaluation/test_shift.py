@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hardtack.errors import InputError
-from hardtack.evaluation.shift import LabelMap, accuracy_by, brier_score, calibration_error
+from hardtack.evaluation.shift import LabelMap, accuracy_by, brier_score, calibration_error, choose_map
 
 NLI = ("entailment", "neutral", "contradiction")
 HANS = ("entailment", "non-entailment")
@@ -89,3 +89,29 @@ def test_a_way_that_does_not_exist_and_groups_of_another_length_are_refused():
         LabelMap.parse(MAP, "mean")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="1 group names for 2 examples"):
         accuracy_by(["a"], torch.tensor([True, False]))
+
+
+@pytest.mark.parametrize(
+    ("classes", "labels", "groups"),
+    [
+        (NLI, HANS, {"entailment": ("entailment",), "non-entailment": ("neutral", "contradiction")}),
+        (NLI[::-1], ("not_entailment", "entailment"), {"not_entailment": ("neutral", "contradiction")}),
+        (("entailment", "not_entailment"), HANS, {"non-entailment": ("not_entailment",)}),
+        (("bad", "good"), ("good", "bad"), {"good": ("good",), "bad": ("bad",)}),
+    ],
+)
+def test_known_sets_need_no_map(classes, labels, groups):
+    chosen = choose_map(classes, labels)
+    assert chosen.how == "argmax"
+    assert groups.items() <= chosen.groups.items()
+    numbers = chosen.columns(classes, labels)
+    assert sorted(k for group in numbers for k in group) == list(range(len(classes)))
+
+
+def test_a_given_map_comes_first_and_an_unknown_set_asks_for_one():
+    given = LabelMap.parse("entailment=entailment+neutral,non-entailment=contradiction", "sum")
+    assert choose_map(NLI, HANS, [given]) is given
+    with pytest.raises(InputError, match="such as cold=entailment,warm=contradiction"):
+        choose_map(NLI, ("cold", "warm"), [given])
+    with pytest.raises(InputError, match="leaves out 'neutral'"):
+        choose_map(NLI, HANS, [LabelMap.parse("entailment=entailment,non-entailment=contradiction")])

@@ -111,7 +111,7 @@ def test_shifted_data_is_a_row_of_its_own_and_needs_the_same_labels(made):
         ("other", "task"),
     ]
     names = write_task(made["place"] / "names", ("cold", "warm"))
-    with pytest.raises(InputError, match="allowed: those of task"):
+    with pytest.raises(InputError, match="no label map from the classes"):
         evaluate(made["dense"], task=made["task"], out=made["place"] / "x", shifted=[names], common=CPU)
 
 

@@ -20,8 +20,8 @@ def test_texts_may_hold_line_separators(tmp_path):
         rows.all()
         == read_rows(tmp_path)
         == [
+            {"id": "a", "flags": ["few-examples"]},  # replaced where it stood
             {"id": "b", "model": ODD},
-            {"id": "a", "flags": ["few-examples"]},
         ]
     )
     found = read_outcomes(tmp_path)

@@ -3,9 +3,13 @@
 import json
 
 import pytest
+import torch
 from tests.toys import saved_toy, toy_task
 
+from hardtack.errors import InputError
+from hardtack.loading import load
 from hardtack.stages import Common, evaluate
+from hardtack.tasks.text import Encoder, load_task
 
 COMMON = Common(device="cpu")
 
@@ -59,3 +63,76 @@ def test_a_log_that_a_full_disk_cut_short_does_not_stop_an_evaluation(tmp_path, 
         log.write('{"part": "", "event": "read", "da\n')
     rows = evaluate(str(tmp_path / "tiny"), shifted=(away,), **run)["rows"]
     assert len(rows) == 2
+
+
+def write_cases(folder, names, numbers):
+    """Write a test split whose rows have a case beside their label: even rows are a, odd ones b."""
+    folder.mkdir()
+    (folder / "info.json").write_text(json.dumps({"label_names": names}))
+    data = toy_task().splits["test"]
+    rows = enumerate(zip(data.texts, data.labels, strict=True))
+    lines = [{"text": t, "label": numbers[label], "case": "ab"[i % 2]} for i, ((t,), label) in rows]
+    (folder / "test.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return str(folder)
+
+
+def test_accuracy_by_case_under_a_map_and_calibration_are_those_of_the_logits(tmp_path, tasks):
+    home, _ = tasks
+    other = write_cases(tmp_path / "cases", ["warm", "cold"], [1, 0])  # cold = bad, warm = good
+    rows = evaluate(
+        str(tmp_path / "tiny"),
+        task=home,
+        shifted=(other,),
+        label_map=("cold=bad,warm=good",),
+        by=("case",),
+        out=tmp_path / "rows",
+        common=COMMON,
+    )["rows"]
+    task = load_task(home)
+    loaded = load(str(tmp_path / "tiny"), task.labels, seed=0)
+    batches = task.batches("test", Encoder.of(loaded.tokenizer, loaded.model, 128), 8)
+    right, shares, labels = [None] * batches.examples, [None] * batches.examples, [0] * batches.examples
+    for batch in batches.in_order():
+        logits = loaded.model(**batch.inputs).logits.detach()
+        for i, row, label in zip(batch.ids.tolist(), logits, batch.labels.tolist(), strict=True):
+            right[i], shares[i], labels[i] = int(row.argmax()) == label, row.softmax(0), label
+    assert rows[0]["clean_accuracy"] == rows[1]["clean_accuracy"] == sum(right) / len(right)
+    assert rows[0]["label_map"] is None
+    assert rows[1]["label_map"] == {"groups": {"cold": ["bad"], "warm": ["good"]}, "how": "argmax"}
+    brier = sum(
+        float((p - (torch.arange(2) == k).float()).square().sum())
+        for p, k in zip(shares, labels, strict=True)
+    )
+    assert rows[0]["brier_score"] == pytest.approx(brier / len(labels), rel=1e-5)
+    assert rows[1]["brier_score"] == pytest.approx(rows[0]["brier_score"])
+    assert rows[1]["calibration_error"] == pytest.approx(rows[0]["calibration_error"])
+    cases = {case: right[number::2] for number, case in enumerate("ab")}
+    assert rows[1]["by"] == {
+        "case": {
+            name: {"examples": len(hits), "accuracy": sum(hits) / len(hits)} for name, hits in cases.items()
+        }
+    }
+    assert "by" not in rows[0]
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"by": ("kind",)}, "--by kind: no column of test of sentences"),
+        ({"label_map": ("cold=bad",)}, "no shifted set has exactly these labels"),
+        ({"label_map": ("cold",)}, "label map 'cold'; allowed: LABEL=CLASS"),
+        ({"shifted": ("cases",)}, "no label map from the classes bad, good to the labels warm, cold"),
+        (
+            {"shifted": ("cases",), "merge": "mean", "label_map": ("cold=bad,warm=good",)},
+            "'mean' does not exist",
+        ),
+        ({"shifted": ("cases",), "label_map": ("cold=bad,warm=fine",)}, "names the class 'fine'"),
+    ],
+)
+def test_what_cannot_be_mapped_or_broken_down_is_said_first(tmp_path, tasks, more, said):
+    home, _ = tasks
+    cases = write_cases(tmp_path / "cases", ["warm", "cold"], [1, 0])
+    more = {**more, "shifted": tuple(cases for _ in more.get("shifted", ()))}
+    with pytest.raises(InputError, match=said):
+        evaluate(str(tmp_path / "tiny"), task=home, out=tmp_path / "rows", common=COMMON, **more)
+    assert not (tmp_path / "rows" / "rows.jsonl").exists()

@@ -1,6 +1,6 @@
 """Raises doubts about an evaluation; what each flag means stands in `hardtack.doubts`."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 from torch import Tensor
 
@@ -57,27 +57,23 @@ def text_without_tokens(victim: Victim) -> tuple[str, ...]:
     return _flag("text-without-tokens", victim.met_without_tokens)
 
 
-def vanishing_gradients(gradients: Tensor) -> tuple[str, ...]:
-    """Doubt gradient attacks on examples, [n, ...], of which a tenth or more have a gradient of zero."""
-    largest = gradients.flatten(start_dim=1).abs().amax(dim=1)
+def vanishing_gradients(largest: Tensor) -> tuple[str, ...]:
+    """Doubt gradient attacks on examples of which a tenth or more have a gradient of zero.
+
+    Args:
+        largest: [n], the largest entry of each example's gradient.
+    """
     return _flag("vanishing-gradients", len(largest) > 0 and float((largest < TINY).double().mean()) >= 0.1)
 
 
-def weaker_white_box(white: float, black: float) -> tuple[str, ...]:
-    """Doubt a white-box attack that leaves a higher accuracy than a black-box one on the same examples."""
-    return _flag("weaker-white-box", white > black)
+def steps_do_not_help(before: Tensor, after: Tensor) -> tuple[str, ...]:
+    """Doubt a gradient attack after whose steps a tenth or more of the examples are no nearer to falling.
 
-
-def steps_do_not_help(few: float, many: float) -> tuple[str, ...]:
-    """Doubt an attack that leaves a higher accuracy with many steps than with few."""
-    return _flag("steps-do-not-help", many > few)
-
-
-def radius_does_not_reach_zero(accuracies: Mapping[float, float]) -> tuple[str, ...]:
-    """Doubt a sweep, radius -> accuracy under attack, whose largest radius leaves examples standing."""
-    return _flag(
-        "radius-does-not-reach-zero", bool(accuracies) and accuracies[max(accuracies, default=0.0)] > 0
-    )
+    Args:
+        before: [n], the log odds of the true class at each start.
+        after: [n], those after the last step.
+    """
+    return _flag("steps-do-not-help", len(before) > 0 and float((after >= before).double().mean()) >= 0.1)
 
 
 def untrained_head(fresh: bool) -> tuple[str, ...]:

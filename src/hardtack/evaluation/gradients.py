@@ -15,6 +15,7 @@ from hardtack.evaluation.sheaves import Sheaf, padded, plan
 from hardtack.evaluation.victim import Victim, check_finite, logits_of
 from hardtack.perturb import added_to_embeddings, ascend, project, random_start
 from hardtack.runs import generator
+from hardtack.tasks.task import Example
 
 _ONE_WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
 
@@ -103,6 +104,17 @@ class WhiteBox:
             falls = ((self.table[chosen] - before) @ gradient[place]).double().round(decimals=4)
             order = torch.sort(falls, descending=True, stable=True).indices[: ask.top]
             found.append([(words[chosen[k]], float(falls[k])) for k in order])
+        return found
+
+    def steepest(self, examples: Sequence[Example]) -> Tensor:
+        """Return, for each example, the gradient's largest entry at its own text, float32 [n]."""
+        asks = [Ascent(example.text, example.label, 0.0, 0, 0.0, 0) for example in examples]
+        found = torch.zeros(len(asks))
+        for sheaf, inputs in self._batches(asks):
+            labels = torch.tensor([asks[i].label for i in sheaf.positions])
+            delta = torch.zeros(*inputs["input_ids"].shape, self._width, device=self.victim.device)
+            gradient, _ = self._gradient(inputs, labels, delta)
+            found[torch.from_numpy(sheaf.positions)] = gradient.abs().amax(dim=(1, 2)).float().cpu()
         return found
 
     def ascents(self, asks: Sequence[Ascent]) -> list[Tensor]:

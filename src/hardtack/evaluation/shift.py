@@ -12,6 +12,19 @@ from hardtack.errors import InputError, nearest
 BINS = 15
 """Bins of the expected calibration error, of equal width, as in Guo et al. 2017."""
 
+How = Literal["argmax", "sum"]
+
+# Classes of inference tasks -> the two labels of HANS and of RTE, whose names differ in spelling alone.
+_NLI: tuple[Mapping[str, tuple[str, ...]], ...] = tuple(
+    {"entailment": ("entailment",), no: others}
+    for no, others in (
+        ("non-entailment", ("neutral", "contradiction")),
+        ("not_entailment", ("neutral", "contradiction")),
+        ("non-entailment", ("not_entailment",)),
+        ("not_entailment", ("non-entailment",)),
+    )
+)
+
 
 @dataclass(frozen=True)
 class LabelMap:
@@ -25,10 +38,10 @@ class LabelMap:
     """
 
     groups: Mapping[str, tuple[str, ...]]
-    how: Literal["argmax", "sum"] = "argmax"
+    how: How = "argmax"
 
     @classmethod
-    def parse(cls, text: str, how: Literal["argmax", "sum"] = "argmax") -> "LabelMap":
+    def parse(cls, text: str, how: How = "argmax") -> "LabelMap":
         """Read "entailment=entailment,non-entailment=neutral+contradiction"."""
         groups: dict[str, tuple[str, ...]] = {}
         for part in text.split(","):
@@ -84,6 +97,33 @@ class LabelMap:
         for label, group in enumerate(columns):
             label_of[list(group)] = label
         return label_of[logits.argmax(1)], summed
+
+
+def choose_map(
+    classes: Sequence[str], labels: Sequence[str], given: Sequence[LabelMap] = (), how: How = "argmax"
+) -> LabelMap:
+    """Return the map from a model's classes to another set's labels.
+
+    The first given map that names exactly these labels; else equal names (in any order); else the known ones
+    of inference tasks: entailment, neutral and contradiction to HANS's or RTE's two labels, and these two to
+    each other.
+
+    Raises:
+        InputError: when nobody says which classes stand for which label.
+    """
+    for one in given:
+        if set(one.groups) == set(labels):
+            one.columns(classes, labels)  # refused here, before anything is measured
+            return one
+    if sorted(classes) == sorted(labels):
+        return LabelMap({label: (label,) for label in labels}, how)
+    for groups in _NLI:
+        if set(groups) == set(labels) and sorted(sum(groups.values(), ())) == sorted(classes):
+            return LabelMap(groups, how)
+    raise InputError(
+        f"no label map from the classes {', '.join(classes)} to the labels {', '.join(labels)}; "
+        f"allowed: equal names, or a map such as {labels[0]}={classes[0]},{labels[-1]}={classes[-1]}"
+    )
 
 
 def calibration_error(probabilities: Tensor, labels: Tensor, predictions: Tensor | None = None) -> float:

@@ -4,7 +4,7 @@ import dataclasses
 import json
 import os
 import shutil
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -93,10 +93,10 @@ class Common:
         """Return the training batches, of `batch_size` rows for each process."""
         return data.batches("train", encoder, self.batch_size * self.processes().count, self.seed)
 
-    def open_task(self, name: str) -> Task:
-        """Load a task and cut it down as these settings say."""
+    def open_task(self, name: str, *, keep: Sequence[str] = ()) -> Task:
+        """Load a task and cut it down as these settings say, with these further columns of its files."""
         # Splits that have to be cut are the same for every seed: repeats are compared on the same examples.
-        task = load_task(name, text_column=self.text_column, label_column=self.label_column)
+        task = load_task(name, text_column=self.text_column, label_column=self.label_column, keep=keep)
         return task.limited(self.train_examples, self.min_words, self.seed)
 
     def load(self, name: str, labels: tuple[str, ...], *, trained_head: bool = False) -> Loaded:

@@ -32,8 +32,8 @@ class Rows:
                 for outcome in outcomes
             ]
             write_atomic(self.outcomes, "".join(f"{line}\n" for line in [*kept, *fresh]))
-        rows = [other for other in self.all() if other["id"] != row["id"]] + [row]
-        write_atomic(self.rows, "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in rows))
+        rows = {one["id"]: one for one in [*self.all(), row]}  # a replaced row keeps its place
+        write_atomic(self.rows, "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in rows.values()))
 
 
 def lines_of(file: Path) -> list[str]:

@@ -67,11 +67,13 @@ class Table:
         columns: one tuple of texts per text column (one column, or two for sentence pairs), each of length n.
         labels: int64 [n], positions in the task's label names.
         rows: int64 [n], row numbers in the file that the row was read from; they name the examples.
+        groups: further columns of length n (a sub-case, a source) by which accuracy may be broken down.
     """
 
     columns: tuple[tuple[str, ...], ...]
     labels: np.ndarray
     rows: np.ndarray
+    groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, texts: Sequence[tuple[str, ...]], labels: Sequence[int]) -> "Table":
@@ -93,7 +95,8 @@ class Table:
     def take(self, positions: np.ndarray) -> "Table":
         """Return the rows at these positions, in this order, still under their original row numbers."""
         columns = tuple(tuple(column[i] for i in positions) for column in self.columns)
-        return Table(columns, self.labels[positions], self.rows[positions])
+        groups = {name: tuple(column[i] for i in positions) for name, column in self.groups.items()}
+        return Table(columns, self.labels[positions], self.rows[positions], groups)
 
 
 def allocate(counts: np.ndarray, n: int) -> np.ndarray:

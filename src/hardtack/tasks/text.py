@@ -1,24 +1,18 @@
 """Texts from a folder, a file or the hub become a task; a tokenizer and a model make an encoder."""
 
 import inspect
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.csv as pa_csv
-import pyarrow.json as pa_json
-import pyarrow.parquet as pa_parquet
 
 from hardtack.errors import InputError, nearest
+from hardtack.tasks.files import SPLITS, TYPES, Raw, label_names, read, said, split_files
 from hardtack.tasks.made import made_task
 from hardtack.tasks.task import Table, Task, stratified
 
-SPLITS = ("train", "validation", "test")
-TYPES = (".parquet", ".csv", ".tsv", ".jsonl")
 CUT = 0.1  # of the training rows, for each split that has to be cut
 MOST_CLASSES = (
     1000  # of a set without training data and label names; a larger number there is an id, not a class
@@ -113,6 +107,7 @@ def load_task(
     *,
     text_column: str | None = None,
     label_column: str | None = None,
+    keep: Sequence[str] = (),
     seed: int = 0,
 ) -> Task:
     """Load a task by its built-in name, or from a folder or file of one's own.
@@ -126,6 +121,7 @@ def load_task(
         text_column: the column of the texts, or two with a comma between; by default text, or else
             sentence1,sentence2.
         label_column: the column of the labels, whole numbers or names; by default label.
+        keep: further columns of files, such as a sub-case, to keep beside the texts; a split may lack them.
         seed: chooses the cut. It is not the seed of a run: all runs of a comparison share one test split.
     """
     if (name == "made" or name in HUB) and (column := text_column or label_column):
@@ -140,168 +136,20 @@ def load_task(
             f"no task, folder or file {name!r}{nearest(name, [*HUB, 'made', 'a folder', 'a file'])}"
         )
     if path.is_dir():
-        files, names = _split_files(path), _label_names(path / "info.json")
+        files, names = split_files(path), label_names(path / "info.json")
     else:
         if path.suffix not in TYPES:
             raise InputError(
                 f"{path} is of no known type; allowed: {', '.join(TYPES)}, or a folder of such files"
             )
-        files, names = {"train": path}, _label_names(path.parent / "info.json")
+        files, names = {"train": path}, label_names(path.parent / "info.json")
     wanted = (tuple(text_column.split(",")) if text_column else None, label_column or "label")
-    raw = {split: _read(file, *wanted) for split, file in files.items()}
+    raw = {split: read(file, *wanted, keep=keep) for split, file in files.items()}
     task_name = path.resolve().name if path.is_dir() else path.stem
     return _assemble(task_name, raw, names, seed)
 
 
-@dataclass(frozen=True)
-class _Raw:
-    """One split as it was read: `where` is the file, for messages."""
-
-    where: str
-    columns: tuple[tuple[str, ...], ...]
-    labels: list[int] | list[str]
-    rows: np.ndarray
-
-
-def _split_files(folder: Path) -> dict[str, Path]:
-    files: dict[str, Path] = {}
-    for split in SPLITS:
-        found = [folder / f"{split}{suffix}" for suffix in TYPES if (folder / f"{split}{suffix}").is_file()]
-        if len(found) > 1:
-            raise InputError(
-                f"{folder} has {found[0].name} and {found[1].name}; allowed: one file for each split"
-            )
-        if found:
-            files[split] = found[0]
-    if not files:
-        raise InputError(f"{folder} has no split; needed: train, validation or test as {', '.join(TYPES)}")
-    return files
-
-
-def _label_names(info: Path) -> tuple[str, ...] | None:
-    if not info.is_file():
-        return None
-    try:
-        content = json.loads(info.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{info} is not JSON ({_line(error)})") from None
-    names = content.get("label_names") if isinstance(content, dict) else None
-    if not names:
-        return None
-    if (
-        not isinstance(names, list)
-        or not all(isinstance(n, str) for n in names)
-        or len(set(names)) < len(names)
-    ):
-        raise InputError(f"label_names in {info} is {names!r}; allowed: a list of different names")
-    return tuple(names)
-
-
-def _read(file: Path, text_columns: tuple[str, ...] | None, label_column: str) -> _Raw:
-    table = _table(file, text_columns or ("text", "sentence1", "sentence2"))
-    if table.num_rows == 0:
-        raise InputError(f"{file} is empty; at least 1 row is needed")
-    names = table.column_names
-    if text_columns is None:
-        pair = "text" not in names and "sentence1" in names
-        text_columns = ("sentence1", "sentence2") if pair else ("text",)
-    if len(text_columns) > 2:
-        raise InputError(f"{len(text_columns)} text columns ({', '.join(text_columns)}); allowed: 1 or 2")
-    for column in text_columns:
-        if names.count(column) != 1:
-            hint = nearest(column, names)
-            raise InputError(f"{file} has no text column {column!r} (name it with --text-column){hint}")
-    if names.count(label_column) != 1:
-        hint = nearest(label_column, names)
-        raise InputError(f"{file} has no label column {label_column!r} (name it with --label-column){hint}")
-    texts = tuple(_texts(table.column(column), column, file) for column in text_columns)
-    labels = _labels(table.column(label_column), label_column, file)
-    return _Raw(str(file), texts, labels, np.arange(len(labels)))
-
-
-def _table(file: Path, text_columns: tuple[str, ...]) -> pa.Table:
-    if file.stat().st_size == 0:
-        raise InputError(f"{file} is empty; at least 1 row is needed")
-    try:
-        if file.suffix == ".parquet":
-            # read through one handle: a folder of other splits beside it must not be taken for a data set
-            with pa_parquet.ParquetFile(file) as parquet:
-                return parquet.read()
-        # In Arrow's own memory: one of its threads may let go of it last, and if Python's interpreter is
-        # ending by then, memory of Python's aborts the process (exit status 134 after a refused command).
-        with pa.OSFile(str(file)) as stream:
-            held = stream.read_buffer()
-        content = held.to_pybytes()
-        try:
-            content.decode("utf-8")
-        except UnicodeDecodeError as error:
-            line = content.count(b"\n", 0, error.start) + 1
-            raise InputError(
-                f"{file} is not UTF-8 at line {line} (byte {content[error.start]:#04x})"
-            ) from None
-        if file.suffix == ".jsonl":
-            # one block: pyarrow refuses a line that crosses two of them
-            block = pa_json.ReadOptions(block_size=min(len(content) + 1, 2**31 - 1))
-            return pa_json.read_json(pa.BufferReader(held), read_options=block)
-        # A .tsv has no quoting: in it a lone quotation mark would swallow the lines up to the next one.
-        parse = pa_csv.ParseOptions(
-            delimiter="\t" if file.suffix == ".tsv" else ",",
-            quote_char=False if file.suffix == ".tsv" else '"',
-            newlines_in_values=file.suffix == ".csv",
-        )
-        convert = pa_csv.ConvertOptions(column_types={column: pa.string() for column in text_columns})
-        return pa_csv.read_csv(pa.BufferReader(held), parse_options=parse, convert_options=convert)
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{file} cannot be read as {file.suffix[1:]}: {_line(error)}") from None
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
-
-
-def _texts(column: pa.ChunkedArray, name: str, file: Path) -> tuple[str, ...]:
-    if pa.types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
-    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
-        raise InputError(f"text column {name!r} of {file} holds {column.type}; allowed: strings")
-    try:
-        texts = column.to_pylist()
-    except UnicodeDecodeError as error:
-        raise InputError(f"{file} has broken UTF-8 in column {name!r} ({error.reason})") from None
-    for row, text in enumerate(texts):
-        if text is None or not text.strip():
-            raise InputError(f"empty text in column {name!r}, row {row} of {file}; every row needs a text")
-    return tuple(texts)
-
-
-def _labels(column: pa.ChunkedArray, name: str, file: Path) -> list[int] | list[str]:
-    kind = column.type
-    if pa.types.is_dictionary(kind):
-        column, kind = column.cast(kind.value_type), kind.value_type
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_struct(kind):
-        raise InputError(
-            f"labels in column {name!r} of {file} are lists; allowed: one whole number or name a row "
-            "(multi-label and token classification are not supported)"
-        )
-    values = column.to_pylist()
-    missing = [row for row, value in enumerate(values) if value is None or value == ""]
-    if missing:
-        raise InputError(
-            f"label missing in column {name!r}, row {missing[0]} of {file}; {len(missing)} rows have none"
-        )
-    if pa.types.is_floating(kind) or pa.types.is_decimal(kind):
-        raise InputError(
-            f"labels in column {name!r} of {file} are fractions ({values[0]}); allowed: whole numbers or "
-            "names (regression is not supported)"
-        )
-    if pa.types.is_boolean(kind) or pa.types.is_integer(kind):
-        return [int(value) for value in values]
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
-        return values
-    raise InputError(f"labels in column {name!r} of {file} are {kind}; allowed: whole numbers or names")
-
-
-def _assemble(name: str, raw: Mapping[str, _Raw], names: tuple[str, ...] | None, seed: int) -> Task:
+def _assemble(name: str, raw: Mapping[str, Raw], names: tuple[str, ...] | None, seed: int) -> Task:
     """Number the labels, joins the splits and cuts the missing ones."""
     widths = {len(split.columns) for split in raw.values()}
     if len(widths) > 1:
@@ -318,13 +166,13 @@ def _assemble(name: str, raw: Mapping[str, _Raw], names: tuple[str, ...] | None,
                 allowed = ", ".join(str(known) for known in numbers)
                 raise InputError(f"label {value!r} in row {row} of {rows.where}{train}; allowed: {allowed}")
             labels.append(numbers[value])
-        splits[split] = Table(rows.columns, np.array(labels, dtype=np.int64), rows.rows)
+        splits[split] = Table(rows.columns, np.array(labels, dtype=np.int64), rows.rows, rows.groups)
     task = Task(name, names, splits)  # checked before anything is cut from it
     return _with_cuts(task, seed) if "train" in splits else task
 
 
 def _number(
-    raw: Mapping[str, _Raw], names: tuple[str, ...] | None
+    raw: Mapping[str, Raw], names: tuple[str, ...] | None
 ) -> tuple[tuple[str, ...], dict[int | str, int]]:
     """Return label names, and label value -> class number; training alone fixes them where there is any."""
     kinds = {type(value) for split in raw.values() for value in split.labels[:1]}
@@ -375,7 +223,7 @@ def _from_hub(name: str, hub: Hub, seed: int) -> Task:
         loaded = datasets.load_dataset(hub.dataset, hub.config)
     except (OSError, ValueError) as error:
         raise InputError(
-            f"task {name!r} could not be loaded from the hub ({_line(error)}); allowed without a network: "
+            f"task {name!r} could not be loaded from the hub ({said(error)}); allowed without a network: "
             "made, a folder or a file of your own"
         ) from None
     raw = {}
@@ -388,7 +236,7 @@ def _from_hub(name: str, hub: Hub, seed: int) -> Task:
             k for k in range(len(labels)) if labels[k] >= 0 and all(column[k].strip() for column in columns)
         ]
         texts = tuple(tuple(column[k] for k in good) for column in columns)
-        raw[split] = _Raw(
+        raw[split] = Raw(
             f"{hub.dataset} {split}", texts, labels[good].tolist(), np.array(good, dtype=np.int64)
         )
     return _assemble(name, raw, tuple(loaded["train"].features["label"].names), seed)

@@ -16,7 +16,10 @@ EXAMPLE = (
 HELPS = {
     "split": "which split is read; every choice belongs to validation",
     "examples": "how many examples are attacked: drawn with the seed, stratified by label",
-    "shifted": "another task that shares the labels, measured too",
+    "shifted": "another set with the task's labels, or labels mapped from them: measured clean",
+    "label_map": "which classes stand for each label of a shifted set: LABEL=CLASS+CLASS,LABEL=CLASS",
+    "merge": "how classes become a shifted set's label: argmax (best class first) or sum (of probabilities)",
+    "by": "a column of the files, such as a sub-case: accuracy for each of its values too",
     "base": "where a ticket's base is now, when it has moved",
 }
 

@@ -33,6 +33,7 @@ class EmbeddingPGD:
 
     name: ClassVar[str] = "embedding_pgd"
     version: ClassVar[int] = 1  # raised when a fix changes outcomes
+    sees_gradients: ClassVar[bool] = True
 
     radii: tuple[float, ...] = field(
         default=(0.25, 0.5, 1.0, 2.0, 4.0),
@@ -57,18 +58,19 @@ class EmbeddingPGD:
         """Return everything that names this attack in a result row."""
         return {"name": self.name, "version": self.version, **asdict(self), "radii": list(self.radii)}
 
+    def ascent(self, example: Example, rng: torch.Generator) -> Ascent:
+        """Return the ascent that decides whether an example holds."""
+        radius, seed = min(self.radii), int(torch.randint(2**62, (), generator=rng))
+        return Ascent(example.text, example.label, radius, self.steps, self.step * radius, seed)
+
     def attack(self, example: Example, rng: torch.Generator) -> Queries:
         """Attack one example: yield its text and one ascent, receive logits, return what happened."""
         if len(self.radii) > 1:
             raise InputError(f"{len(self.radii)} radii in one row; attack with each of sweep() instead")
-        seed = int(torch.randint(2**62, (), generator=rng))
-        ledger = Ledger(0)
+        ask, ledger = self.ascent(example, rng), Ledger(0)
         logits = yield ledger.afford([example.text])
         if predicted(logits[0]) != example.label:
             return ledger.outcome(example, "missed")
-        radius = min(self.radii)
-        trail: Tensor = yield Ascent(
-            example.text, example.label, radius, self.steps, self.step * radius, seed
-        )
+        trail: Tensor = yield ask
         fell = any(predicted(point) != example.label for point in trail)
         return ledger.outcome(example, "fell" if fell else "held")

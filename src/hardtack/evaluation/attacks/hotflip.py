@@ -46,6 +46,7 @@ class HotFlip:
 
     name: ClassVar[str] = "hotflip"
     version: ClassVar[int] = 1  # raised when a fix changes outcomes
+    sees_gradients: ClassVar[bool] = True
 
     vectors: Path | Space | None = field(
         default=None, metadata={"help": "file of word vectors; by default that of the resources"}

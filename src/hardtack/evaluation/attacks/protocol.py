@@ -141,7 +141,8 @@ class TextAttack(Protocol):
     batch size. It may also yield another ask. All its randomness comes from `rng`.
 
     An attack that yields Similar or Fill has one method more, `judges() -> Judges`, which the driver calls
-    once; Flips and Ascent are answered from the victim itself (gradients.WhiteBox).
+    once; Flips and Ascent are answered from the victim itself (gradients.WhiteBox), and an attack that yields
+    them says `sees_gradients = True`.
     """
 
     name: ClassVar[str]

@@ -1,0 +1,57 @@
+"""What `evaluate` is pointed at: a model, a ticket on its base, or a folder that a stage left."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from hardtack.loading import Loaded, model_folder
+from hardtack.runs import Json
+from hardtack.stages.common import Common, provenance_of, tokenizer_digest
+from hardtack.stages.fitting import ticket_folder
+from hardtack.tasks.task import Task
+from hardtack.ticket import Ticket, digest_of
+
+
+class Target(NamedTuple):
+    """What is evaluated: the loaded model, the ticket in it (if any), how it was made, and a name for run
+    ids.
+    """
+
+    loaded: Loaded
+    ticket: Ticket | None
+    made: dict[str, Json]
+    digest: str
+    folder: Path | None
+
+
+def open_target(target: str | Path, data: Task, base: str | None, common: Common) -> Target:
+    """Load what is evaluated: a ticket is applied to its base, whose head is then untrained."""
+    path = Path(target)
+    place = Path(model_folder(str(target)))
+    is_model = (place / "config.json").is_file()
+    if not is_model and path.is_dir() and ((path / "ticket.json").is_file() or (path / "tickets").is_dir()):
+        ticket = Ticket.load(ticket_folder(path))
+        loaded = common.load(base or ticket.base.id, data.labels)
+        ticket.apply_(loaded.model)
+        made = {
+            "method": ticket.origin.get("method"),
+            "granularity": list(ticket.granularity),
+            "run": ticket.origin.get("run"),
+            "seed": ticket.origin.get("seed"),
+            "max_length": ticket.origin.get("max_length"),
+        }
+        made |= {
+            "sparsity": ticket.sparsity(),
+            "prunable": ticket.units(),
+            "objective": ticket.origin.get("objective"),
+            "ticket_objective": ticket.origin.get("objective"),
+        }
+        digest = f"ticket-{ticket.digest()}-{loaded.head}-{tokenizer_digest(loaded.tokenizer)}"
+        return Target(loaded, ticket, made, digest, ticket_folder(path))
+    loaded = common.load(str(target), data.labels)
+    ticket = Ticket.load(place / "ticket") if (place / "ticket" / "ticket.json").is_file() else None
+    made = provenance_of(target)
+    if ticket is not None:  # a robust ticket and its search without the adversary differ in this alone
+        made["ticket_objective"] = ticket.origin.get("objective")
+    weights = digest_of({**loaded.model.state_dict(), **dict(loaded.model.named_parameters())})
+    digest = f"model-{weights}-{tokenizer_digest(loaded.tokenizer)}"
+    return Target(loaded, ticket, made, digest, place if is_model else None)
