@@ -58,5 +58,5 @@ def test_limits_and_their_seed_count(place):
 
 
 def test_shifted_data_need_the_same_labels(place):
-    with pytest.raises(InputError, match="shifted 'made' has the labels"):
+    with pytest.raises(InputError, match="shifted 'made': no label map"):
         Contents().data("evaluate", {"task": "task", "shifted": ["made"]})

@@ -101,12 +101,12 @@ class LabelMap:
 
 def choose_map(
     classes: Sequence[str], labels: Sequence[str], given: Sequence[LabelMap] = (), how: How = "argmax"
-) -> LabelMap:
-    """Return the map from a model's classes to another set's labels.
+) -> LabelMap | None:
+    """Return the map from a model's classes to another set's labels; None where they are the same.
 
-    The first given map that names exactly these labels; else equal names (in any order); else the known ones
-    of inference tasks: entailment, neutral and contradiction to HANS's or RTE's two labels, and these two to
-    each other.
+    The first given map that names exactly these labels; else equal names in another order; else the known
+    ones of inference tasks: entailment, neutral and contradiction to HANS's or RTE's two labels, and these
+    two to each other.
 
     Raises:
         InputError: when nobody says which classes stand for which label.
@@ -115,6 +115,8 @@ def choose_map(
         if set(one.groups) == set(labels):
             one.columns(classes, labels)  # refused here, before anything is measured
             return one
+    if tuple(classes) == tuple(labels):
+        return None
     if sorted(classes) == sorted(labels):
         return LabelMap({label: (label,) for label in labels}, how)
     for groups in _NLI:

@@ -109,11 +109,27 @@ def _evaluations(recipe: Row, task: Sequence[str], rows: Iterable[Row]) -> list[
         for row in attacked:
             name = str(row["attack"])
             words += ["--attack", name, *_flags(row.get("attack_settings") or {}, prefix=f"{name}.")]
-        others = [row["task"] for row in rows if row.get("shifted_from") and row.get("split") == split]
+        others = [row for row in rows if row.get("shifted_from") and row.get("split") == split]
         known = recipe.get("shifted_from") or {}
-        words += _flags({"shifted": [known.get(name, name) for name in dict.fromkeys(others)]})
+        words += _flags(
+            {"shifted": [known.get(name, name) for name in dict.fromkeys(r["task"] for r in others)]}
+        )
+        words += _broken_down(rows)
         commands.append(words)
     return commands
+
+
+def _broken_down(rows: Sequence[Row]) -> list[str]:
+    """Spell how labels were mapped and by which columns accuracy was broken down."""
+    maps = [row["label_map"] for row in rows if row.get("label_map")]
+    texts = [
+        ",".join(f"{label}={'+'.join(classes)}" for label, classes in one["groups"].items()) for one in maps
+    ]
+    columns = [name for row in rows for name in row.get("by") or ()]
+    merge = next((one["how"] for one in maps if one["how"] != "argmax"), None)
+    return _flags(
+        {"label_map": list(dict.fromkeys(texts)), "merge": merge, "by": list(dict.fromkeys(columns))}
+    )
 
 
 def _flags(settings: Mapping[str, Any], *, prefix: str = "", without: Iterable[str] = ()) -> list[str]:

@@ -23,6 +23,7 @@ GROUP = ("task", "split", "attack", "shifted_from")
 MEASURES = {"clean_accuracy": ("held", "fell"), "accuracy_under_attack": ("held",)}  # and what counts as good
 WHAT = (
     "method",
+    "ticket_objective",
     "objective",
     "epochs",
     "epoch_rule",
@@ -319,12 +320,13 @@ def _seeds_text(line: Row) -> str:
 
 
 def _runs_table(runs: Iterable[Row]) -> str:
-    head = ("#", "folder", "method", "objective", "sparsity", "seed", "model")
+    head = ("#", "folder", "method", "found with", "trained with", "sparsity", "seed", "model")
     rows = [
         (
             r["number"],
             r["folder"],
             r["method"],
+            r["ticket_objective"],
             r["objective"],
             sparsity_text(r["sparsity"]),
             r["seed"],
@@ -332,7 +334,7 @@ def _runs_table(runs: Iterable[Row]) -> str:
         )
         for r in runs
     ]
-    return table(head, rows, right=(0, 4, 5))
+    return table(head, rows, right=(0, 5, 6))
 
 
 def _rows_table(group: Row) -> str:

@@ -102,6 +102,27 @@ def shifts(models: Sequence[Model], groups: Sequence[Group], *, seed: int) -> li
             f"Accuracy on other data: {group.row.get('task')}, for models of {group.row['shifted_from']}"
         )
         tables.append(table(caption, head, rows, right=range(1, len(head))))
+        tables += _cases(models, group)
+    return tables
+
+
+def _cases(models: Sequence[Model], group: Group) -> list[Table]:
+    """Return, for each column that a set is broken down by, a table with a line a value, a column a model."""
+    shown = [
+        (model, entry.row["by"]) for model in models for entry in model.of(group)[:1] if entry.row.get("by")
+    ]
+    tables = []
+    for column in dict.fromkeys(name for _, by in shown for name in by):
+        mine = [(model, by[column]) for model, by in shown if column in by]
+        values = list(dict.fromkeys(value for _, by in mine for value in by))
+        head = [column, "examples", *(model.label for model, _ in mine)]
+        rows = []
+        for value in values:
+            found = [by.get(value) for _, by in mine]
+            size = next(one["examples"] for one in found if one)
+            rows.append([value, f"{size:,}", *(f"{one['accuracy']:.3f}" if one else "-" for one in found)])
+        caption = f"Accuracy on {group.row.get('task')} by {column}"
+        tables.append(table(caption, head, rows, right=range(1, len(head))))
     return tables
 
 

@@ -16,11 +16,13 @@ def rows_text(rows: Iterable[Row], explain: Mapping[str, str] | None = None) -> 
         rows: as in rows.jsonl.
         explain: flag -> what it means.
     """
+    rows = list(rows)
     cells, flags = [], []
     for row in rows:
         what = [
             row.get("method"),
             sparsity_text(row.get("sparsity")),
+            row.get("task"),
             row.get("split"),
             row.get("attack") or "clean",
         ]
@@ -30,11 +32,35 @@ def rows_text(rows: Iterable[Row], explain: Mapping[str, str] | None = None) -> 
             [*what, row.get("examples"), clean, under, None if queries is None else f"{queries:.1f}"]
         )
         flags += row.get("flags") or ()
-    head = ("method", "sparsity", "split", "attack", "n", "clean", "under attack [95%]", "queries")
+    head = ("method", "sparsity", "task", "split", "attack", "n", "clean", "under attack [95%]", "queries")
     notes = [f"flag {flag}: {(explain or {}).get(flag, '')}".rstrip(": ") for flag in dict.fromkeys(flags)]
     return "\n".join(
-        [table(head, cells, right=(1, 4, 5, 6, 7)), *(textwrap.fill(note, WIDTH) for note in notes)]
+        [
+            table(head, cells, right=(1, 5, 6, 7, 8)),
+            *(f"\n{cases}\n" for row in rows for cases in cases_text(row)),
+            *(textwrap.fill(note, WIDTH) for note in notes),
+        ]
     )
+
+
+def cases_text(row: Row) -> list[str]:
+    """Render the accuracy for each value of each column by which a row is broken down."""
+    return [
+        table(
+            (column, "n", "accuracy [95%]"),
+            [
+                (value, one["examples"], rate_text(one["accuracy"], *_wilson_ends(one)))
+                for value, one in values.items()
+            ],
+            right=(1, 2),
+        )
+        for column, values in (row.get("by") or {}).items()
+    ]
+
+
+def _wilson_ends(one: Row) -> tuple[float, float]:
+    interval = proportion(round(one["accuracy"] * one["examples"]), one["examples"])
+    return interval.low, interval.high
 
 
 def wilson(row: Row, name: str) -> Interval | None:

@@ -147,9 +147,6 @@ def _shifted(
     found = []
     for name in names:
         other = common.open_task(name, keep=by)
-        if other.labels == data.labels:
-            found.append(Whole.of(other, split, None, by))
-            continue
         try:
             labels = choose_map(data.labels, other.labels, given, how)
         except InputError as error:

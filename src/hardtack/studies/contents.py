@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from hardtack.errors import InputError
+from hardtack.evaluation.shift import LabelMap, choose_map
 from hardtack.loading import load, model_folder
 from hardtack.runs import Json
 from hardtack.stages.fitting import ticket_folder
@@ -36,8 +37,11 @@ class Contents:
         found += [task.fingerprint("train")] if "train" in task.splits else []  # a flag says what overlaps
         for name in settings.get("shifted", ()):
             other = self._task(name, settings)
-            if other.labels != task.labels:
-                raise InputError(f"shifted {name!r} has the labels {other.labels}; allowed: {task.labels}")
+            maps = [LabelMap.parse(text) for text in settings.get("label_map", ())]
+            try:
+                choose_map(task.labels, other.labels, maps)
+            except InputError as error:
+                raise InputError(f"shifted {name!r}: {error}") from None
             found.append(other.fingerprint())
         return found
 
