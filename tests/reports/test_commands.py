@@ -133,6 +133,17 @@ def test_an_evaluation_takes_its_attacks_from_its_rows():
     assert str(two["word_swap.neighbours"]) == "FILE"
 
 
+def test_an_evaluation_of_other_labels_says_how_they_were_mapped_and_broken_down():
+    label_map = {"groups": {"entailment": ["entailment"], "other": ["neutral", "against"]}, "how": "sum"}
+    cases = {"subcase": {"a": {"examples": 2, "accuracy": 1.0}}}
+    rows = [row("dense"), row("dense", task="hans", shifted_from="toy", label_map=label_map, by=cases)]
+    (found,) = command_words({**RECIPE, "kind": "evaluate", "target": "runs/dense"}, out="x", rows=rows)
+    args = parsed(found)
+    assert args[".shifted"] == ["hans"]
+    assert args[".label_map"] == ["entailment=entailment,other=neutral+against"]
+    assert (args[".merge"], args[".by"]) == ("sum", ["subcase"])
+
+
 def test_a_whole_studys_commands_read_as_they_are_typed(tmp_path):
     found = commands(gather([study(tmp_path)]))
     assert len(found) == 5
