@@ -3,8 +3,9 @@
 import json
 
 import pytest
+import torch
 from tests.toys import saved_toy, toy_task
-from transformers import BertForSequenceClassification
+from transformers import AutoTokenizer, BertForSequenceClassification
 
 from hardtack.errors import InputError
 from hardtack.evaluation.attacks.deepwordbug import DeepWordBug
@@ -131,3 +132,29 @@ def test_a_model_evaluated_at_another_length_or_seed_says_so(made):
         evaluate(made["dense"], task=made["task"], out=made["place"] / "same", common=CPU)["rows"][0]["flags"]
         == []
     )
+
+
+def test_a_model_that_breaks_under_attack_costs_no_row_that_is_there(made):
+    broken = made["place"] / "broken"
+    model = BertForSequenceClassification.from_pretrained(f"{made['dense']}/model")
+    known = {word for (text,) in toy_task().table("test").texts for word in text.split()}
+    tokenizer = AutoTokenizer.from_pretrained(f"{made['dense']}/model")
+    shown = {*tokenizer(" ".join(known))["input_ids"], *tokenizer.all_special_ids} - {tokenizer.unk_token_id}
+    unseen = [token for token in range(len(tokenizer)) if token not in shown]
+    with torch.no_grad():  # what no clean text has, and an attack's misspellings do
+        model.get_input_embeddings().weight[unseen] = torch.nan
+    model.save_pretrained(broken)
+    tokenizer.save_pretrained(broken)
+    out = made["place"] / "rows"
+    with pytest.raises(InputError, match=r"NaN logits for \d+ of \d+ texts"):
+        evaluate(str(broken), task=made["task"], out=out, attacks=[DeepWordBug()], examples=8, common=CPU)
+    (row,) = lines(out / "rows.jsonl")
+    assert row["attack"] is None
+    again = evaluate(str(broken), task=made["task"], out=out, common=CPU)["rows"]
+    assert again == [row]
+
+
+def test_an_attack_on_a_column_that_is_not_there_is_refused_in_one_line(made):
+    attack = DeepWordBug(columns="second")
+    with pytest.raises(InputError, match="column"):
+        evaluate(made["dense"], task=made["task"], out=made["place"] / "x", attacks=[attack], common=CPU)
