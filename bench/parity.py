@@ -6,7 +6,9 @@ Both sides attack the same sentences of the validation split on the same model, 
 hardtack's list of function words. Queries are counted TextAttack's way: every text of every list it asks,
 however often. Where an attack draws at random, both sides are the mean over the seeds. Printed are accuracy
 under attack (within 2 points?), mean queries (within 10%?) and every example on which most seeds of one side
-disagree with most seeds of the other, with what either found.
+disagree with most seeds of the other, with what either found. Each of these is attacked again under --more
+seeds: "draws" says that both sides then fall about equally often (Fisher's exact test, p >= 0.01),
+"systematic" that they do not, so that the reason stands in the code of one of them.
 
 TextAttack is a yardstick: it is installed apart, without its dependencies (`pip install --no-deps
 textattack==0.3.11` and what it then still asks for), and put on PYTHONPATH; its import of flair, which
@@ -28,6 +30,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from scipy.stats import fisher_exact
 
 from hardtack.evaluation.attacks import ATTACKS
 from hardtack.evaluation.attacks.words import is_stop_word
@@ -188,8 +191,10 @@ def summary(found: list[list[Found]]) -> tuple[float, float]:
     return statistics.mean(held), statistics.mean(queries)
 
 
-def compare(name: str, examples: list[Example], mine: list[list[Found]], other: list[list[Found]]) -> bool:
-    """Print both sides and every example on which they differ; return whether they agree."""
+def compare(
+    name: str, examples: list[Example], mine: list[list[Found]], other: list[list[Found]]
+) -> tuple[bool, list[int]]:
+    """Print both sides; return whether they agree and the examples on which their majorities differ."""
     (held_a, queries_a), (held_b, queries_b) = summary(mine), summary(other)
     good = abs(held_a - held_b) <= 2 and abs(queries_a / queries_b - 1) <= 0.1
     print(
@@ -198,15 +203,26 @@ def compare(name: str, examples: list[Example], mine: list[list[Found]], other: 
         f"{len(mine)} and {len(other)} seeds: {'agrees' if good else 'DIFFERS'}",
         flush=True,
     )
-    for k, example in enumerate(examples):
-        a, b = [seed[k] for seed in mine], [seed[k] for seed in other]
-        fell = [sum(one.status == "fell" for one in side) / len(side) for side in (a, b)]
-        if (fell[0] > 0.5) != (fell[1] > 0.5):
-            print(f"  {example.id}: fell in {fell[0]:.2f} of ours, {fell[1]:.2f} of theirs")
-            print(f"    {example.text[0]}")
-            for side, found in (("ours", a), ("theirs", b)):
-                print(f"    {side}: {next((f.text for f in found if f.status == 'fell'), 'held')}")
-    return good
+    shares = ([fell([seed[k] for seed in side]) for k in range(len(examples))] for side in (mine, other))
+    return good, [k for k, (a, b) in enumerate(zip(*shares, strict=True)) if (a > 0.5) != (b > 0.5)]
+
+
+def fell(found: list[Found]) -> float:
+    """Return the share of seeds under which an example fell."""
+    return sum(one.status == "fell" for one in found) / len(found)
+
+
+def explain(example: Example, a: list[Found], b: list[Found]) -> None:
+    """Print whether the two sides differ on an example by what they draw or by what they do."""
+    ours, theirs = (sum(one.status == "fell" for one in side) for side in (a, b))
+    chance = fisher_exact([[ours, theirs], [len(a) - ours, len(b) - theirs]]).pvalue
+    print(
+        f"  {example.id}: {'draws' if chance >= 0.01 and len(a) > 1 else 'systematic'}, fell under "
+        f"{ours} of {len(a)} seeds of ours and {theirs} of {len(b)} of theirs (p = {chance:.3f})"
+    )
+    print(f"    {example.text[0]}")
+    for side, found in (("ours", a), ("theirs", b)):
+        print(f"    {side}: {next((f.text for f in found if f.status == 'fell'), 'held')}", flush=True)
 
 
 def main() -> int:
@@ -215,6 +231,7 @@ def main() -> int:
     parser.add_argument("task")
     parser.add_argument("--examples", type=int, default=200)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--more", type=int, default=20, help="seeds by which a difference is explained")
     parser.add_argument("--attack", action="append", choices=RECIPES)
     parser.add_argument("--wordnet", type=Path, default=Path("/usr/share/wordnet"))
     args = parser.parse_args()
@@ -231,11 +248,22 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         fill_nltk_folder(Path(folder), args.wordnet)
         for name in args.attack or RECIPES:
-            seeds = range(args.seeds if name in DRAWS else 1)
-            mine = [ours(name, examples, answers, seed, args.wordnet) for seed in seeds]
             attack = their_attack(name, answers, Path(folder))
-            other = [list(theirs(attack, examples, seed)) for seed in seeds]
-            agreed &= compare(name, examples, mine, other)
+
+            def both(some: list[Example], seeds: range, name: str = name, attack: Any = attack) -> Any:
+                return (
+                    [ours(name, some, answers, seed, args.wordnet) for seed in seeds],
+                    [list(theirs(attack, some, seed)) for seed in seeds],
+                )
+
+            mine, other = both(examples, range(args.seeds if name in DRAWS else 1))
+            good, differing = compare(name, examples, mine, other)
+            agreed &= good
+            if differing:
+                more = range(100, 100 + args.more) if name in DRAWS else range(1)
+                mine, other = both([examples[k] for k in differing], more)
+                for place, k in enumerate(differing):
+                    explain(examples[k], [seed[place] for seed in mine], [seed[place] for seed in other])
     return 0 if agreed else 1
 
 
