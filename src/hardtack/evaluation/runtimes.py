@@ -16,8 +16,8 @@ from hardtack.evaluation.victim import Eager, Runtime, Victim, device_of
 from hardtack.tasks.task import Encode
 
 WORTH = 10**13
-"""Floating-point operations below which nothing is converted. A conversion takes about ten seconds; a core that
-does 80 billion operations a second makes them good on two minutes of work."""
+"""Floating-point operations below which nothing is converted. A conversion takes about ten seconds; a core
+that does 80 billion operations a second makes them good on two minutes of work."""
 
 CLOSE = 1e-4
 """Largest difference of a runtime's logits from the model's own: the step to which attacks see them round."""
@@ -73,7 +73,7 @@ class OnnxRuntime:
     """
 
     def __init__(self, file: Path, *, vocabulary: int):
-        from onnxruntime import InferenceSession, SessionOptions
+        from onnxruntime import InferenceSession, SessionOptions  # type: ignore[attr-defined]
 
         self.name = f"onnxruntime {metadata.version('onnxruntime')}"
         options = SessionOptions()

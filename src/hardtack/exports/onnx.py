@@ -122,7 +122,7 @@ def _name_axes(graph: Any) -> None:
 
 def _difference(model: nn.Module, file: Path, unseen: tuple[dict[str, Tensor], ...]) -> float:
     """Return the largest difference of two logits between file and model; refuse one that is not rounding."""
-    from onnxruntime import InferenceSession, SessionOptions
+    from onnxruntime import InferenceSession, SessionOptions  # type: ignore[attr-defined]
 
     options = SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
@@ -133,13 +133,15 @@ def _difference(model: nn.Module, file: Path, unseen: tuple[dict[str, Tensor], .
         shape = "x".join(map(str, next(iter(inputs.values())).shape))
         own = model(**inputs).logits
         try:
-            (output,) = session.run(["logits"], {name: value.numpy() for name, value in inputs.items()})
+            answer: Any = session.run(["logits"], {name: value.numpy() for name, value in inputs.items()})
         except Exception as error:  # a size that was fixed in the conversion
             reason = str(error).splitlines()[0][:200]
             raise InputError(f"the ONNX file does not take inputs of {shape}: {reason}") from error
-        if output.shape != tuple(own.shape):
-            raise InputError(f"the ONNX file gives logits {output.shape} for {shape}; the model {own.shape}")
-        difference = float((torch.from_numpy(output) - own).abs().max())
+        output = torch.from_numpy(answer[0])
+        if output.shape != own.shape:
+            given, meant = tuple(output.shape), tuple(own.shape)
+            raise InputError(f"the ONNX file gives logits {given} for inputs of {shape}; the model {meant}")
+        difference = float((output - own).abs().max())
         allowed = TOLERANCE * max(1.0, float(own.abs().max()))
         if not difference <= allowed:  # nor NaN
             raise InputError(
