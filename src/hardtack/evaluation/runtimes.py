@@ -135,7 +135,8 @@ def fastest_runtime(
     sheaf = plain.plan(plain.encode(sample))[0]
     inputs = padded(sheaf, int(getattr(encoder, "pad_id", 0)), torch.device("cpu"))
     reasons = []
-    with TemporaryDirectory(prefix="victim-", dir=scratch) as folder:
+    # A run clears away such names in its scratch, should this process be killed here.
+    with TemporaryDirectory(prefix=".victim-", suffix=".part", dir=scratch) as folder:
         file = Path(folder) / "victim.onnx"
         try:
             vocabulary = _vocabulary(model)
