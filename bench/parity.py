@@ -6,21 +6,17 @@ Both sides attack the same sentences of the validation split on the same model, 
 hardtack's list of function words. Queries are counted TextAttack's way: every text of every list it asks,
 however often. Where an attack draws at random, both sides are the mean over the seeds. Printed are accuracy
 under attack (within 2 points?), mean queries (within 10%?) and every example on which most seeds of one side
-disagree with most seeds of the other, with what either found.
+disagree with most seeds of the other, with what either found. Each of these is attacked again under --more
+seeds: "draws" says that both sides then fall about equally often (Fisher's exact test, p >= 0.01),
+"systematic" that they do not, so that the reason stands in the code of one of them.
 
-TextAttack is a yardstick: it is installed apart, without its dependencies (`pip install --no-deps
-textattack==0.3.11` and what it then still asks for), and put on PYTHONPATH; its import of flair, which
-refuses transformers 5, is answered by an empty module. Where it is absent nothing is compared.
+TextAttack is a yardstick, installed apart (bench/yardstick.py). Where it is absent nothing is compared.
 """
 
 import argparse
-import importlib.util
 import random
-import shutil
 import statistics
-import sys
 import tempfile
-import types
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,29 +24,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from scipy.stats import fisher_exact
 
 from hardtack.evaluation.attacks import ATTACKS
-from hardtack.evaluation.attacks.words import is_stop_word
 from hardtack.evaluation.victim import Victim
 from hardtack.loading import load
 from hardtack.runs import Run
 from hardtack.tasks.task import Example
 from hardtack.tasks.text import Encoder, load_task
+from yardstick import RECIPES, fill_nltk_folder, is_here, recipe
 
-RECIPES = {
-    "deepwordbug": ("deepwordbug_gao_2018", "DeepWordBugGao2018"),
-    "pruthi": ("pruthi_2019", "Pruthi2019"),
-    "pwws": ("pwws_ren_2019", "PWWSRen2019"),
-}
 DRAWS = {"deepwordbug", "pruthi"}  # PWWS draws nothing
-ABSENT = ("flair", "bert_score", "language_tool_python", "OpenHowNet", "lemminflect", "Levenshtein")
-KINDS = {
-    1: "Tops act animal artifact attribute body cognition communication event feeling food group location "
-    "motive object person phenomenon plant possession process quantity relation shape state substance time",
-    2: "body change cognition communication competition consumption contact creation emotion motion "
-    "perception "
-    "possession social stative weather",
-}  # WordNet's lexicographer files: nouns and verbs
 
 
 class Answers:
@@ -81,56 +65,22 @@ class Found(NamedTuple):
 # ------------------------------------------------------------------ TextAttack's side
 
 
-class Empty(types.ModuleType):
-    """A module that has whatever is looked for in it."""
-
-    __path__ = ()
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return type(name, (), {})
-
-
-class StopWords(set):
-    """Contains what hardtack calls function words."""
-
-    def __contains__(self, word: object) -> bool:
-        return is_stop_word(str(word))
-
-
 def their_attack(name: str, answers: Answers, folder: Path) -> Any:
-    """Build a recipe around the victim, with hardtack's function words."""
-    for absent in ABSENT:
-        if absent not in sys.modules and importlib.util.find_spec(absent) is None:
-            sys.modules[absent] = Empty(absent)
-            for part in ("data", "models"):
-                sys.modules[f"{absent}.{part}"] = Empty(f"{absent}.{part}")
-                setattr(sys.modules[absent], part, sys.modules[f"{absent}.{part}"])
-    import nltk
+    """Build a recipe around the answers that both sides share."""
 
-    nltk.download = lambda *_, **__: True  # everything it needs is there, and there is no network
-    nltk.data.path.insert(0, str(folder))
-    nltk.corpus.stopwords = types.SimpleNamespace(words=lambda language: ["the"])
-    import textattack
-    from textattack.constraints.pre_transformation import StopwordModification
+    def wrapper(wrappers: Any) -> Any:
+        class Wrapper(wrappers.ModelWrapper):
+            model, tokenizer = answers.victim.model, None
 
-    class Wrapper(textattack.models.wrappers.ModelWrapper):
-        model, tokenizer = answers.victim.model, None
+            def __call__(self, texts: list[str]) -> torch.Tensor:
+                return answers.of(texts)
 
-        def __call__(self, texts: list[str]) -> torch.Tensor:
-            return answers.of(texts)
+            def get_grad(self, text: str) -> Any:
+                raise NotImplementedError
 
-        def get_grad(self, text: str) -> Any:
-            raise NotImplementedError
+        return Wrapper()
 
-    module, recipe = RECIPES[name]
-    recipes = importlib.import_module(f"textattack.attack_recipes.{module}")
-    attack = getattr(recipes, recipe).build(Wrapper())
-    for constraint in attack.pre_transformation_constraints:
-        if isinstance(constraint, StopwordModification):
-            constraint.stopwords = StopWords()
-    return attack
+    return recipe(name, wrapper, folder)
 
 
 def theirs(attack: Any, examples: list[Example], seed: int) -> Iterator[Found]:
@@ -143,17 +93,6 @@ def theirs(attack: Any, examples: list[Example], seed: int) -> Iterator[Found]:
         result = attack.attack(example.text[0], example.label)
         text = result.perturbed_result.attacked_text.text
         yield Found(words[type(result).__name__], result.num_queries, text)
-
-
-def fill_nltk_folder(root: Path, wordnet: Path) -> None:
-    """Copy WordNet's files to where NLTK takes them, with the list of lexicographer files it asks for."""
-    place = root / "corpora" / "wordnet"
-    shutil.copytree(wordnet, place)
-    names = [("adj.all", 3), ("adj.pert", 3), ("adv.all", 4)]
-    names += [(f"noun.{name}", 1) for name in KINDS[1].split()]
-    names += [(f"verb.{name}", 2) for name in KINDS[2].split()] + [("adj.ppl", 3)]
-    lines = [f"{number:02d}\t{name}\t{kind}\n" for number, (name, kind) in enumerate(names)]
-    (place / "lexnames").write_text("".join(lines))
 
 
 # ------------------------------------------------------------------ hardtack's side
@@ -188,8 +127,10 @@ def summary(found: list[list[Found]]) -> tuple[float, float]:
     return statistics.mean(held), statistics.mean(queries)
 
 
-def compare(name: str, examples: list[Example], mine: list[list[Found]], other: list[list[Found]]) -> bool:
-    """Print both sides and every example on which they differ; return whether they agree."""
+def compare(
+    name: str, examples: list[Example], mine: list[list[Found]], other: list[list[Found]]
+) -> tuple[bool, list[int]]:
+    """Print both sides; return whether they agree and the examples on which their majorities differ."""
     (held_a, queries_a), (held_b, queries_b) = summary(mine), summary(other)
     good = abs(held_a - held_b) <= 2 and abs(queries_a / queries_b - 1) <= 0.1
     print(
@@ -198,15 +139,26 @@ def compare(name: str, examples: list[Example], mine: list[list[Found]], other: 
         f"{len(mine)} and {len(other)} seeds: {'agrees' if good else 'DIFFERS'}",
         flush=True,
     )
-    for k, example in enumerate(examples):
-        a, b = [seed[k] for seed in mine], [seed[k] for seed in other]
-        fell = [sum(one.status == "fell" for one in side) / len(side) for side in (a, b)]
-        if (fell[0] > 0.5) != (fell[1] > 0.5):
-            print(f"  {example.id}: fell in {fell[0]:.2f} of ours, {fell[1]:.2f} of theirs")
-            print(f"    {example.text[0]}")
-            for side, found in (("ours", a), ("theirs", b)):
-                print(f"    {side}: {next((f.text for f in found if f.status == 'fell'), 'held')}")
-    return good
+    shares = ([fell([seed[k] for seed in side]) for k in range(len(examples))] for side in (mine, other))
+    return good, [k for k, (a, b) in enumerate(zip(*shares, strict=True)) if (a > 0.5) != (b > 0.5)]
+
+
+def fell(found: list[Found]) -> float:
+    """Return the share of seeds under which an example fell."""
+    return sum(one.status == "fell" for one in found) / len(found)
+
+
+def explain(example: Example, a: list[Found], b: list[Found]) -> None:
+    """Print whether the two sides differ on an example by what they draw or by what they do."""
+    ours, theirs = (sum(one.status == "fell" for one in side) for side in (a, b))
+    chance = fisher_exact([[ours, theirs], [len(a) - ours, len(b) - theirs]]).pvalue
+    print(
+        f"  {example.id}: {'draws' if chance >= 0.01 and len(a) > 1 else 'systematic'}, fell under "
+        f"{ours} of {len(a)} seeds of ours and {theirs} of {len(b)} of theirs (p = {chance:.3f})"
+    )
+    print(f"    {example.text[0]}")
+    for side, found in (("ours", a), ("theirs", b)):
+        print(f"    {side}: {next((f.text for f in found if f.status == 'fell'), 'held')}", flush=True)
 
 
 def main() -> int:
@@ -215,10 +167,11 @@ def main() -> int:
     parser.add_argument("task")
     parser.add_argument("--examples", type=int, default=200)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--more", type=int, default=20, help="seeds by which a difference is explained")
     parser.add_argument("--attack", action="append", choices=RECIPES)
     parser.add_argument("--wordnet", type=Path, default=Path("/usr/share/wordnet"))
     args = parser.parse_args()
-    if importlib.util.find_spec("textattack") is None:
+    if not is_here():
         print("textattack is not installed here: nothing to compare with")
         return 0
     warnings.filterwarnings("ignore")
@@ -231,11 +184,22 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         fill_nltk_folder(Path(folder), args.wordnet)
         for name in args.attack or RECIPES:
-            seeds = range(args.seeds if name in DRAWS else 1)
-            mine = [ours(name, examples, answers, seed, args.wordnet) for seed in seeds]
             attack = their_attack(name, answers, Path(folder))
-            other = [list(theirs(attack, examples, seed)) for seed in seeds]
-            agreed &= compare(name, examples, mine, other)
+
+            def both(some: list[Example], seeds: range, name: str = name, attack: Any = attack) -> Any:
+                return (
+                    [ours(name, some, answers, seed, args.wordnet) for seed in seeds],
+                    [list(theirs(attack, some, seed)) for seed in seeds],
+                )
+
+            mine, other = both(examples, range(args.seeds if name in DRAWS else 1))
+            good, differing = compare(name, examples, mine, other)
+            agreed &= good
+            if differing:
+                more = range(100, 100 + args.more) if name in DRAWS else range(1)
+                mine, other = both([examples[k] for k in differing], more)
+                for place, k in enumerate(differing):
+                    explain(examples[k], [seed[place] for seed in mine], [seed[place] for seed in other])
     return 0 if agreed else 1
 
 

@@ -298,11 +298,10 @@ def _binding(
     attack: TextAttack, examples: Sequence[Example], victim: Victim, run: Run, *, window: int, label: str
 ) -> bytes:
     """Return a digest of everything that decides which texts are asked in which batch, but for the model
-    itself.
+    itself; and of the runtime, so that answers of two programs never stand in one file.
     """
-    digest = xxhash.xxh3_128(
-        json.dumps([_VERSION, label, run.id, run.seed, window, victim.budget, victim.price]).encode()
-    )
+    plan = [victim.budget, victim.price, victim.runtime.name]
+    digest = xxhash.xxh3_128(json.dumps([_VERSION, label, run.id, run.seed, window, *plan]).encode())
     digest.update(json.dumps(attack.settings(), sort_keys=True, default=str).encode())
     for example in examples:
         digest.update(json.dumps([example.id, example.text, example.label]).encode())

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -19,6 +19,33 @@ from hardtack.tasks.task import Encode
 _PRICE = {"cpu": 32}
 _SCALE = {"cpu": 1}
 _PRICE_ELSEWHERE, _SCALE_ELSEWHERE = 4096, 16
+
+
+class Runtime(Protocol):
+    """A runtime computes logits from padded inputs: the model itself, or a faster program that holds it."""
+
+    name: str
+    """The program and its version, as a row says it."""
+
+    def __call__(self, inputs: dict[str, Tensor]) -> Tensor:
+        """Return the logits [n, C] of inputs [n, width]."""
+        ...
+
+
+class Eager:
+    """The model as it is: evaluation mode, no gradients, its own modes back afterwards.
+
+    Args:
+        model: called with the inputs as keywords; returns logits or an object that has them as `.logits`.
+    """
+
+    def __init__(self, model: nn.Module):
+        self.model, self.name = model, f"torch {torch.__version__.split('+')[0]}"
+
+    def __call__(self, inputs: dict[str, Tensor]) -> Tensor:
+        """Return the model's logits [n, C]."""
+        with evaluating(self.model):
+            return logits_of(self.model(**inputs))
 
 
 @dataclass
@@ -46,14 +73,23 @@ class Victim:
         batch_size: texts of 32 tokens in a batch; shorter texts make larger batches.
         classes: the width the logits must have; by default what the model's config says, else that of the
             first batch.
+        runtime: what computes the logits; by default the model itself. Questions about gradients go to the
+            model in any case.
     """
 
     def __init__(
-        self, model: nn.Module, encoder: Encode, batch_size: int = 32, *, classes: int | None = None
+        self,
+        model: nn.Module,
+        encoder: Encode,
+        batch_size: int = 32,
+        *,
+        classes: int | None = None,
+        runtime: Runtime | None = None,
     ):
         if batch_size < 1:
             raise InputError(f"batch size {batch_size}; allowed: 1 or more")
         self.model, self.encoder = model, encoder
+        self.runtime: Runtime = runtime or Eager(model)
         self.device = device_of(model)
         kind = self.device.type
         self.budget = batch_size * 32 * _SCALE.get(kind, _SCALE_ELSEWHERE)
@@ -111,13 +147,12 @@ class Victim:
             sheaf: the batch.
             texts: what was planned; a message names the one at fault.
         """
-        with evaluating(self.model):
-            try:
-                logits = torch.cat(self.halving(self._forward, sheaf))
-            except Exception as error:
-                if out_of_memory(error) or isinstance(error, InputError):
-                    raise
-                raise InputError(self._blame(sheaf, texts, error)) from error
+        try:
+            logits = torch.cat(self.halving(self._forward, sheaf))
+        except Exception as error:
+            if out_of_memory(error) or isinstance(error, InputError):
+                raise
+            raise InputError(self._blame(sheaf, texts, error)) from error
         if self.classes is None:
             self.classes = logits.shape[1]
         if logits.shape[1] != self.classes:
@@ -127,7 +162,7 @@ class Victim:
         return logits
 
     def _forward(self, sheaf: Sheaf) -> Tensor:
-        logits = logits_of(self.model(**padded(sheaf, self._pad, self.device)))
+        logits = self.runtime(padded(sheaf, self._pad, self.device))
         if logits.dim() != 2 or logits.shape[0] != len(sheaf.rows):
             raise InputError(
                 f"the model's logits have the shape {tuple(logits.shape)}; allowed: (texts, classes)"
