@@ -63,8 +63,8 @@ def main() -> int:
         print(
             f"{runtime.name}, batch size {size}, {'alone' if window == 1 else 'together'}: {seconds:.1f} s, "
             f"{victim.forwards.texts} texts in {victim.forwards.batches} batches, "
-            f"{len(verdicts)} of {len(examples)} verdicts differ {verdicts}, {len(else_only)} more in text or "
-            f"queries {else_only}: {'holds' if fine else 'FAILS'}",
+            f"{len(verdicts)} of {len(examples)} verdicts differ {verdicts}, {len(else_only)} more in text "
+            f"or queries {else_only}: {'holds' if fine else 'FAILS'}",
             flush=True,
         )
     return 0 if kept else 1

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from hardtack.errors import InputError
 from hardtack.evaluation import flags
@@ -14,9 +14,11 @@ from hardtack.evaluation.victim import Victim
 from hardtack.runs import Json, Watch
 from hardtack.stages.common import Common, leave_recipe, one_process, open_run, settle
 from hardtack.stages.measuring import (
+    QUERIES,
     Subject,
     Whole,
     check_columns,
+    choose_runtime,
     measure_attack,
     measure_whole,
     reading_doubts,
@@ -27,9 +29,6 @@ from hardtack.stages.reproducing import recipe
 from hardtack.stages.rows import Rows
 from hardtack.stages.targets import open_target
 from hardtack.tasks.task import Task
-
-QUERIES = 40
-"""Queries an attacked example takes, for plans; measured on sentences of about 20 words."""
 
 
 def evaluate(
@@ -44,6 +43,7 @@ def evaluate(
     label_map: Sequence[str] = (),
     merge: How = "argmax",
     by: Sequence[str] = (),
+    runtime: Literal["auto", "torch"] = "auto",
     base: str | None = None,
     common: Common | None = None,
     watch: Watch | None = None,
@@ -68,6 +68,8 @@ def evaluate(
             three inference classes to two.
         merge: "argmax" takes the best class and then its label; "sum" adds probabilities first.
         by: columns of the files that are read (a sub-case, a source): accuracy for each of their values too.
+        runtime: "auto" lets onnxruntime or OpenVINO answer attacks on a CPU, where one is installed, the work
+            is worth a conversion and its answers are the model's; "torch" is the model itself.
         base: where a ticket's base is now, when it has moved.
         common: seed, lengths, device.
         watch: receives progress.
@@ -110,13 +112,17 @@ def evaluate(
         if missing:
             (run.folder / "DONE").unlink(missing_ok=True)
             leave_recipe(run, again)
+        attacked = sum(not isinstance(on, Whole) for _, on in missing)
+        fast = None
+        if runtime == "auto" and attacked:
+            fast = choose_runtime(subject, attacked, examples, shared["flops"], run)
         for row, on in missing:
             run.clock.restart()  # each row's seconds are its own
             outcomes: list[Outcome] = []
             if isinstance(on, Whole):
                 row |= measure_whole(subject, on, row, run)
             else:
-                measured, outcomes = measure_attack(subject, on, row, examples, run)
+                measured, outcomes = measure_attack(subject, on, row, examples, fast, run)
                 row |= measured
             length = flags.other_length(found.made.get("max_length"), subject.encoder.max_length)
             other = flags.other_split(split, row["split"])

@@ -16,8 +16,10 @@ from hardtack.evaluation.attacks.protocol import Outcome, TextAttack, log_odds
 from hardtack.evaluation.clean import predict
 from hardtack.evaluation.gradients import WhiteBox
 from hardtack.evaluation.robust import attack_all, rates
+from hardtack.evaluation.runtimes import fastest_runtime
 from hardtack.evaluation.shift import LabelMap, accuracy_by, brier_score, calibration_error
-from hardtack.evaluation.victim import Victim, evaluating
+from hardtack.evaluation.victim import Runtime, Victim, evaluating
+from hardtack.exports.onnx import to_onnx
 from hardtack.runs import Json, Run
 from hardtack.stages.common import Common
 from hardtack.stages.fitting import ticket_folder
@@ -25,6 +27,9 @@ from hardtack.stages.rows import lines_of
 from hardtack.stages.targets import Target
 from hardtack.tasks.task import Example, Table, Task
 from hardtack.tasks.text import Encoder
+
+QUERIES = 40
+"""Texts an attacked example takes, for plans; measured on sentences of about 20 words."""
 
 SEEN = 64  # attacked examples whose gradients are looked at before a gradient attack is believed
 
@@ -150,6 +155,7 @@ def row_of(
         "attack_success_rate": None,
         "mean_queries": None,
         "forward_texts": None,
+        "answered_by": None,
         "flags": [],
     }
 
@@ -186,13 +192,42 @@ def _overlap(home: Task, whole: Whole, table: Table) -> Sequence[str]:
     return flags.train_test_overlap(home.table("train").texts, table.texts)
 
 
+def choose_runtime(subject: Subject, attacks: int, examples: int, flops: float, run: Run) -> Runtime:
+    """Return what answers the attacks of one command: the fastest program here that agrees with the model.
+
+    Args:
+        subject: what is attacked.
+        attacks: how many attacks there are.
+        examples: how many examples each of them gets.
+        flops: operations of one text.
+        run: its log says what was chosen and why.
+    """
+    model, encoder = subject.found.loaded.model, subject.encoder
+    drawn = subject.home.examples(subject.split, examples, subject.common.seed)
+    chosen = fastest_runtime(
+        model,
+        encoder,
+        [example.text for example in drawn],
+        convert=to_onnx,
+        work_flops=attacks * len(drawn) * QUERIES * flops,
+        scratch=run.scratch,
+    )
+    run.log(event="runtime", name=chosen.runtime.name, why=chosen.why)
+    return chosen.runtime
+
+
 def measure_attack(
-    subject: Subject, attack: TextAttack, row: dict[str, Json], examples: int, run: Run
+    subject: Subject,
+    attack: TextAttack,
+    row: dict[str, Json],
+    examples: int,
+    runtime: Runtime | None,
+    run: Run,
 ) -> tuple[dict[str, Json], list[Outcome]]:
     """Attack the drawn examples; return the rates with their doubts, and the outcomes."""
     encoder = subject.encoder
     drawn = subject.home.examples(row["split"], examples, subject.common.seed)
-    victim = Victim(subject.found.loaded.model, encoder, subject.common.batch_size)
+    victim = Victim(subject.found.loaded.model, encoder, subject.common.batch_size, runtime=runtime)
     texts = [example.text for example in drawn]
     outcomes = attack_all(attack, drawn, victim, run, row=row["id"])
     measured, forwards = rates(outcomes), {"forward_texts": victim.rows_seen}
@@ -210,7 +245,8 @@ def measure_attack(
     if getattr(attack, "sees_gradients", False):
         doubts += _gradient_doubts(attack, drawn[:SEEN], victim, run)
     names = ("clean_accuracy", "accuracy_under_attack", "attack_success_rate", "mean_queries")
-    return {**{name: getattr(measured, name) for name in names}, **forwards, "flags": doubts}, outcomes
+    found = {name: getattr(measured, name) for name in names}
+    return {**found, **forwards, "answered_by": victim.runtime.name, "flags": doubts}, outcomes
 
 
 def _gradient_doubts(attack: TextAttack, drawn: Sequence[Example], victim: Victim, run: Run) -> list[str]:

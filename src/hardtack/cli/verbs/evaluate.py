@@ -20,6 +20,7 @@ HELPS = {
     "label_map": "which classes stand for each label of a shifted set: LABEL=CLASS+CLASS,LABEL=CLASS",
     "merge": "how classes become a shifted set's label: argmax (best class first) or sum (of probabilities)",
     "by": "a column of the files, such as a sub-case: accuracy for each of its values too",
+    "runtime": "what answers attacks on a CPU: auto (the fastest here that agrees with the model) or torch",
     "base": "where a ticket's base is now, when it has moved",
 }
 
