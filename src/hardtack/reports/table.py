@@ -17,27 +17,23 @@ def rows_text(rows: Iterable[Row], explain: Mapping[str, str] | None = None) -> 
         explain: flag -> what it means.
     """
     rows = list(rows)
+    where = [] if len({row.get("task") for row in rows}) < 2 else ["task"]
     cells, flags = [], []
     for row in rows:
-        what = [
-            row.get("method"),
-            sparsity_text(row.get("sparsity")),
-            row.get("task"),
-            row.get("split"),
-            row.get("attack") or "clean",
-        ]
+        what = [row.get("method"), sparsity_text(row.get("sparsity")), *(row.get(name) for name in where)]
+        what += [row.get("split"), row.get("attack") or "clean"]
         clean, under = rate_text(row.get("clean_accuracy")), interval_text(row, "accuracy_under_attack")
         queries = row.get("mean_queries")
         cells.append(
             [*what, row.get("examples"), clean, under, None if queries is None else f"{queries:.1f}"]
         )
         flags += row.get("flags") or ()
-    head = ("method", "sparsity", "task", "split", "attack", "n", "clean", "under attack [95%]", "queries")
+    head = ("method", "sparsity", *where, "split", "attack", "n", "clean", "under attack [95%]", "queries")
     notes = [f"flag {flag}: {(explain or {}).get(flag, '')}".rstrip(": ") for flag in dict.fromkeys(flags)]
     return "\n".join(
         [
-            table(head, cells, right=(1, 5, 6, 7, 8)),
-            *(f"\n{cases}\n" for row in rows for cases in cases_text(row)),
+            table(head, cells, right=(1, *range(len(head) - 4, len(head)))),
+            *(f"\n{cases}" for row in rows for cases in cases_text(row)),
             *(textwrap.fill(note, WIDTH) for note in notes),
         ]
     )
