@@ -92,7 +92,7 @@ class Prunable:
         for kind in kinds:
             if kind not in KINDS:
                 raise InputError(f"granularity {kind!r} does not exist{nearest(kind, KINDS)}")
-            known = family.kinds if family else ("weight",)
+            known = kinds_of(model)
             if kind not in known:
                 what = f"granularity {kind!r} is not known for {type(base).__name__}"
                 raise InputError(f"{what}; allowed: {', '.join(known)}")
@@ -189,6 +189,12 @@ class Prunable:
                 parts.append(along[index.to(along.device)].sum(1))
             out[site.name] = torch.stack(parts).sum(0)
         return out
+
+
+def kinds_of(model: nn.Module) -> tuple[str, ...]:
+    """Return the kinds of unit that are known of a model: weights always, others if its family is listed."""
+    family = _family(base_of(model))
+    return family.kinds if family else ("weight",)
 
 
 def unlisted(model: nn.Module) -> str | None:
