@@ -20,6 +20,9 @@ from hardtack.errors import InputError, nearest
 from hardtack.families import FAMILIES, Attention, Convolutions, Family, Feedforward, Part
 
 KINDS = ("weight", "head", "neuron", "channel")
+SHRUNK_UNITS = "shrunk_units"
+"""The config attribute of a model that units were really removed from: site -> the heads that are left, by
+their first numbers, or how many neurons or channels."""
 
 
 class Slice(NamedTuple):
@@ -310,7 +313,8 @@ def _rows(base: nn.Module, layer: str, part: Part, units: int, transposed: bool)
 
 
 def _heads(base: nn.Module, layer: str, attention: Attention, transposed: bool) -> Site:
-    units = int(getattr(base.config, attention.heads))
+    left = getattr(base.config, SHRUNK_UNITS, {}).get(f"{layer}.heads")
+    units = int(getattr(base.config, attention.heads)) if left is None else len(left)
     positions = [Part(name) for name in attention.positions if _has(base, f"{layer}.{name}.weight")]
     slices: list[Slice] = []
     for part in (attention.query, attention.key, attention.value, *positions):
