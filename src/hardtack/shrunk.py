@@ -137,9 +137,17 @@ def _say_(base: nn.Module, units: dict[str, int | list[int]]) -> None:
 # ------------------------------------------------------------------------------------ writing
 
 
-def save(model: PreTrainedModel, folder: Path) -> None:
-    """Write a model's folder; one that no config of transformers can say gets a type that it refuses."""
-    model.save_pretrained(folder)
+def save(model: PreTrainedModel, folder: Path, *, head: bool = True) -> None:
+    """Write a model's folder; one that no config of transformers can say gets a type that it refuses.
+
+    Args:
+        model: the model.
+        folder: where to.
+        head: False leaves out what stands outside the base model.
+    """
+    state = model.state_dict()
+    prefix = _prefix(model)
+    model.save_pretrained(folder, state_dict={n: t for n, t in state.items() if head or n.startswith(prefix)})
     if is_shrunk(model):
         path = folder / "config.json"
         settings = json.loads(path.read_text())
@@ -205,8 +213,7 @@ def classifier_of(config: Any, files: Iterable[Path]) -> type[PreTrainedModel]:
             f"a shrunk {config.model_type} cannot be built: {' '.join(str(error).split())[:160]}"
         ) from None
     wanted = {name: tuple(tensor.shape) for name, tensor in base_of(sketch).named_parameters()}
-    inner = base_of(sketch)
-    prefix = next((f"{name}." for name, module in sketch.named_modules() if module is inner and name), "")
+    prefix = _prefix(sketch)
     found = {name.removeprefix(prefix): shape for name, shape in _shapes(files).items()}
     for name, shape in wanted.items():
         if found.get(name) != shape and ("pooler" not in name or name in found):
@@ -220,6 +227,11 @@ def made_plain_(model: PreTrainedModel) -> None:
     """Give a model that was built by `classifier_of` its ordinary class back."""
     if type(model).__init__ is _build:
         model.__class__ = type(model).__bases__[0]
+
+
+def _prefix(model: nn.Module) -> str:
+    inner = base_of(model)
+    return next((f"{name}." for name, module in model.named_modules() if module is inner and name), "")
 
 
 def _dense(config: Any) -> Any:

@@ -22,6 +22,7 @@ from hardtack.runs import Json, Run, Watch
 from hardtack.stages.common import (
     Common,
     leave_recipe,
+    made_of,
     one_process,
     open_run,
     provenance_of,
@@ -167,18 +168,7 @@ def open_target(target: str | Path, data: Task, base: str | None, common: Common
         ticket = Ticket.load(ticket_folder(path))
         loaded = common.load(base or ticket.base.id, data.labels)
         ticket.apply_(loaded.model)
-        made = {
-            "method": ticket.origin.get("method"),
-            "granularity": list(ticket.granularity),
-            "run": ticket.origin.get("run"),
-            "seed": ticket.origin.get("seed"),
-            "max_length": ticket.origin.get("max_length"),
-        }
-        made |= {
-            "sparsity": ticket.sparsity(),
-            "prunable": ticket.units(),
-            "objective": ticket.origin.get("objective"),
-        }
+        made = made_of(ticket)
         digest = f"ticket-{ticket.digest()}-{loaded.head}-{tokenizer_digest(loaded.tokenizer)}"
         return Target(loaded, ticket, made, digest, ticket_folder(path))
     loaded = common.load(str(target), data.labels)
