@@ -21,6 +21,8 @@ from hardtack.prunable import SHRUNK_UNITS, Prunable, Site, base_of, kinds_of
 
 MODEL_TYPE = "hardtack-shrunk"
 """The model type that such a folder's config names; its own stands under `shrunk_from`."""
+WIDEST = 2**24
+"""Largest dimension that a folder may claim for its dense model: indices of units take memory."""
 Units = Mapping[str, int | list[int]]
 
 
@@ -203,8 +205,10 @@ def classifier_of(config: Any, files: Iterable[Path]) -> type[PreTrainedModel]:
     units = getattr(config, SHRUNK_UNITS)
     try:
         with torch.device("meta"):
-            plain = type(AutoModelForSequenceClassification.from_config(_dense(config)))
-            made: Any = type(plain.__name__, (plain,), {"__init__": _build})
+            dense: nn.Module = AutoModelForSequenceClassification.from_config(_dense(config))
+            if (widest := max(max(tensor.shape, default=0) for tensor in dense.parameters())) > WIDEST:
+                raise ValueError(f"a tensor {widest} wide; allowed: up to {WIDEST}")
+            made: Any = type(type(dense).__name__, (type(dense),), {"__init__": _build})
             sketch: nn.Module = made(config)
     except InputError:
         raise
