@@ -83,7 +83,7 @@ def load(
         config.label2id = {label: index for index, label in enumerate(labels)}
     config.problem_type = None  # our losses, not the model's
     own = adapter is not None and _file(place, "tokenizer_config.json") is not None
-    tokenizer = _tokenizer(place, name) if own else _tokenizer(source, whose)
+    tokenizer = _tokenizer(place, name) if own else _tokenizer(source, whose, config)
     maker: Any = AutoModelForSequenceClassification
     if hasattr(config, SHRUNK_UNITS):
         maker = shrunk.classifier_of(config, _weight_files(source, whose))
@@ -263,9 +263,10 @@ def _config(place: str, name: str):  # a transformers config of any family
         raise InputError(f"{name} {what}: {_one_line(error)}") from None
 
 
-def _tokenizer(place: str, name: str) -> PreTrainedTokenizerBase:
+def _tokenizer(place: str, name: str, config: Any = None) -> PreTrainedTokenizerBase:
+    known = config if hasattr(config, SHRUNK_UNITS) else None  # there the folder names no type that it knows
     try:
-        tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False, config=known)
     except Exception as error:
         raise InputError(f"{name} has no tokenizer that can be read: {_one_line(error)}") from None
     # Without files, transformers makes up one that knows special tokens only (DeBERTa's with gaps between).
