@@ -59,6 +59,22 @@ def _searched(place: Path, out: Path) -> Words:
     return ["search", "hard_concrete", place / "tiny", *_data(place, out), *length, *wanted]
 
 
+def _early(place: Path, out: Path) -> Words:
+    """It stops by itself, long after its first saved states and long before its cap."""
+    rule = ("--epochs", "40", "--lr", "1e-3", "--grid", "0.5", "--window", "4", "--threshold", "0.07")
+    wanted = ("--sparsity", "0.3", "--sparsity", "head=0.5,neuron=0.4", "--freelb.steps", "2")
+    return [
+        "search",
+        "early_bird",
+        place / "tiny",
+        *_data(place, out),
+        *rule,
+        "--objective",
+        "freelb",
+        *wanted,
+    ]
+
+
 def _rewound(place: Path, out: Path) -> Words:
     wanted = ("--epochs", "5", "--sparsity", "0.3", "--sparsity", "0.5")
     return ["search", "iterative", place / "tiny", *_data(place, out), *wanted]
@@ -84,6 +100,7 @@ def _studied(place: Path, out: Path) -> Words:
 COMMANDS: Mapping[str, Callable[[Path, Path], Words]] = MappingProxyType({
     "train": _trained,
     "search": _searched,
+    "early_bird": _early,
     "iterative": _rewound,
     "retrain": _retrained,
     "evaluate": _evaluated,

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from hardtack.loading import load
     from hardtack.prunable import Prunable
     from hardtack.reports.page import report
-    from hardtack.stages import Common, demo, evaluate, retrain, search, train
+    from hardtack.stages import Common, demo, evaluate, export, retrain, search, train
     from hardtack.studies import study
     from hardtack.tasks.task import Task
     from hardtack.tasks.text import load_task
@@ -24,6 +24,7 @@ __all__ = [
     "Ticket",
     "demo",
     "evaluate",
+    "export",
     "load",
     "load_task",
     "report",
@@ -38,7 +39,7 @@ _HOMES = {
     "hardtack.loading": ("load",),
     "hardtack.prunable": ("Prunable",),
     "hardtack.reports.page": ("report",),
-    "hardtack.stages": ("Common", "demo", "evaluate", "retrain", "search", "train"),
+    "hardtack.stages": ("Common", "demo", "evaluate", "export", "retrain", "search", "train"),
     "hardtack.studies": ("study",),
     "hardtack.tasks.task": ("Task",),
     "hardtack.tasks.text": ("load_task",),

@@ -30,6 +30,12 @@ class Attention:
     heads: a unit is then one of them with the query heads that read it."""
     positions: tuple[str, ...] = ()
     """Further projections with a part for each head, which not every model of the family has."""
+    counts: tuple[str, ...] = ()
+    """Attributes of a layer that hold its number of heads, which follows when heads are really removed."""
+    widths: tuple[str, ...] = ()
+    """Attributes of a layer that hold the width of all its heads together."""
+    shared_bias: tuple[str, int] | None = None
+    """A module, and which positional argument of it is a bias [batch, heads, ...] that all layers share."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,8 @@ class Feedforward:
 
     inner: tuple[Part, ...]
     out: str
+    width: str | None = "intermediate_size"
+    """The config attribute with the number of neurons of every layer; None where the config has none."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +91,8 @@ _ROBERTA = Family(
         key=Part("attention.self.key"),
         value=Part("attention.self.value"),
         out="attention.output.dense",
+        counts=("attention.self.num_attention_heads",),
+        widths=("attention.self.all_head_size",),
     ),
     feedforward=Feedforward((Part("intermediate.dense"),), "output.dense"),
 )
@@ -104,6 +114,7 @@ _VIT = Family(
         key=Part("attention.k_proj"),
         value=Part("attention.v_proj"),
         out="attention.o_proj",
+        counts=("attention.num_attention_heads",),
     ),
     feedforward=Feedforward((Part("mlp.fc1"),), "mlp.fc2"),
 )
@@ -125,8 +136,9 @@ FAMILIES: dict[str, Family] = {
             key=Part("attention.k_lin"),
             value=Part("attention.v_lin"),
             out="attention.out_lin",
+            counts=("attention.n_heads",),
         ),
-        feedforward=Feedforward((Part("ffn.lin1"),), "ffn.lin2"),
+        feedforward=Feedforward((Part("ffn.lin1"),), "ffn.lin2", "hidden_dim"),
     ),
     "albert": Family(
         layers="encoder.albert_layer_groups.*.albert_layers.*",
@@ -135,6 +147,8 @@ FAMILIES: dict[str, Family] = {
             key=Part("attention.key"),
             value=Part("attention.value"),
             out="attention.dense",
+            counts=("attention.num_attention_heads",),
+            widths=("attention.all_head_size",),
         ),
         feedforward=Feedforward((Part("ffn"),), "ffn_output"),
         also=("pooler",),
@@ -146,6 +160,9 @@ FAMILIES: dict[str, Family] = {
             key=Part("attention.attn.k"),
             value=Part("attention.attn.v"),
             out="attention.attn.o",
+            counts=("attention.attn.num_attention_heads",),
+            widths=("attention.attn.all_head_size",),
+            shared_bias=("attention.attn", 2),
         ),
         feedforward=Feedforward((Part("intermediate.dense"),), "output.dense"),
     ),
@@ -157,6 +174,8 @@ FAMILIES: dict[str, Family] = {
             value=Part("attention.self.value_proj"),
             out="attention.output.dense",
             positions=("attention.self.pos_key_proj", "attention.self.pos_query_proj"),
+            counts=("attention.self.num_attention_heads",),
+            widths=("attention.self.all_head_size",),
         ),
         feedforward=Feedforward((Part("intermediate.dense"),), "output.dense"),
         also=("encoder.conv.conv",),
@@ -179,8 +198,10 @@ FAMILIES: dict[str, Family] = {
             value=Part("attn.c_attn", 2, 3),
             out="attn.c_proj",
             heads="n_head",
+            counts=("attn.num_heads",),
+            widths=("attn.split_size",),
         ),
-        feedforward=Feedforward((Part("mlp.c_fc"),), "mlp.c_proj"),
+        feedforward=Feedforward((Part("mlp.c_fc"),), "mlp.c_proj", "n_inner"),
         transposed=True,
     ),
     "llama": _LLAMA,
@@ -198,7 +219,7 @@ FAMILIES: dict[str, Family] = {
     ),
     "convnext": Family(  # a pointwise convolution is a linear map here: its inner features are neurons
         layers="encoder.stages.*.layers.*",
-        feedforward=Feedforward((Part("pwconv1"),), "pwconv2"),
+        feedforward=Feedforward((Part("pwconv1"),), "pwconv2", width=None),
         also=(
             "embeddings.patch_embeddings",
             "encoder.stages.*.layers.*.dwconv",

@@ -1,13 +1,14 @@
 """Trainable masks: gates beside a plain model, and the context in which its weights become gate * weight.
 
-Source: Louizos et al. 2018 (hard-concrete distribution); constants and equations as in Zheng et al. 2022
-(eq. 1-5).
+Sources: Louizos et al. 2018 (hard-concrete distribution); constants and equations as in Zheng et al. 2022
+(eq. 1-5). Liu et al. 2017 (network slimming: a plain coefficient a unit).
 """
 
 import math
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -25,6 +26,62 @@ _LOGITS = (np.log(_UNIFORM / (1 - _UNIFORM)) / BETA).astype(np.float32)
 """(log u - log(1 - u)) / beta for 16-bit uniform u: a look-up is cheaper than floats and their logarithms."""
 
 
+class Gates(Protocol):
+    """A factor for each unit of a view, which `gated` multiplies the model's weights by.
+
+    `frozen` says whether the weights stand still meanwhile, so that only the gates receive gradients.
+    """
+
+    frozen: ClassVar[bool]
+    view: Prunable
+
+    def sampled(self) -> dict[str, Tensor]:
+        """Return the factors of one forward in training mode: site -> [units]."""
+        ...
+
+    def expected(self) -> dict[str, Tensor]:
+        """Return the factors in evaluation mode."""
+        ...
+
+
+class SoftGates:
+    """One plain coefficient for each unit, 1 at the start, trained together with the weights.
+
+    It multiplies the unit's exit, which equals scaling what the unit puts out. `offsets[site]` holds
+    coefficient - 1, float32 [units]: near 1 float32 has steps of 6e-8, too coarse for a ranking of
+    coefficients that a small learning rate moves by 1e-5; near 0 it has not.
+
+    Args:
+        view: the units.
+        device: where the offsets live (the model's device).
+    """
+
+    frozen: ClassVar[bool] = False
+
+    def __init__(self, view: Prunable, device: torch.device | str = "cpu"):
+        self.view = view
+        self.offsets: dict[str, nn.Parameter] = {
+            site.name: nn.Parameter(torch.zeros(site.units, device=device)) for site in view.sites
+        }
+
+    def parameters(self) -> list[nn.Parameter]:
+        """Return the offsets, in the order of the sites."""
+        return list(self.offsets.values())
+
+    def sampled(self) -> dict[str, Tensor]:
+        """Return the coefficients: nothing is drawn."""
+        return {name: 1 + offset for name, offset in self.offsets.items()}
+
+    def expected(self) -> dict[str, Tensor]:
+        """Return the coefficients."""
+        return self.sampled()
+
+    def mean_size(self, kind: str) -> Tensor:
+        """Return the mean of |coefficient| over all units of a kind, a scalar with gradient."""
+        sites = [site.name for site in self.view.sites if site.kind == kind]
+        return (1 + torch.cat([self.offsets[name] for name in sites])).abs().mean()
+
+
 class HardConcreteGates:
     """One hard-concrete gate for each prunable unit.
 
@@ -36,6 +93,8 @@ class HardConcreteGates:
         opening: value of the deterministic gate at the start, in (-0.1, 1.1); 0.9 means log alpha = ln 5.
         device: where the scores live (the model's device).
     """
+
+    frozen: ClassVar[bool] = True
 
     def __init__(self, view: Prunable, opening: float = 0.9, device: torch.device | str = "cpu"):
         share = (opening - GAMMA) / (ZETA - GAMMA)
@@ -115,13 +174,13 @@ def _stretch(soft: Tensor) -> Tensor:
 
 
 @contextmanager
-def gated(model: nn.Module, gates: HardConcreteGates) -> Iterator[None]:
+def gated(model: nn.Module, gates: Gates) -> Iterator[None]:
     """Multiply the model's weights by gates inside the block; undo it bit for bit on exit.
 
     The gates are drawn once for each forward of the whole model, in a pre-hook, and the modules read the
     stored product: a layer that is used several times (ALBERT), a weight read twice in a forward and a
-    re-computed activation see one draw. All weights are frozen meanwhile, so that only the scores receive
-    gradients.
+    re-computed activation see one draw. Where the gates say so, all weights are frozen meanwhile and only the
+    scores receive gradients; else both do.
     """
     tensors = gates.view.tensors(model)
     wanted = {id(parameter): name for name, parameter in tensors.items() if name in _gated_names(gates.view)}
@@ -142,7 +201,7 @@ def gated(model: nn.Module, gates: HardConcreteGates) -> Iterator[None]:
         factors = gates.view.factors(gates.sampled() if module.training else gates.expected())
         store({name: tensors[name] * factor for name, factor in factors.items()})
 
-    for parameter, _ in frozen:
+    for parameter, _ in frozen if gates.frozen else ():
         parameter.requires_grad_(False)
     for module, attribute, _ in places:
         del module._parameters[attribute]

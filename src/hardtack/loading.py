@@ -5,6 +5,7 @@ import warnings
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -13,8 +14,9 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTok
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from transformers.utils.hub import cached_file
 
+from hardtack import shrunk
 from hardtack.errors import InputError
-from hardtack.prunable import base_of
+from hardtack.prunable import SHRUNK_UNITS, base_of
 from hardtack.runs import generator
 from hardtack.ticket import Base, digest_of
 
@@ -70,7 +72,7 @@ def load(
     source, whose = (
         (place, name) if adapter is None else (model_folder(adapter.base), f"{name}'s base {adapter.base}")
     )
-    config = _config(source, whose)
+    config = shrunk.config_of(_file(source, "config.json")) or _config(source, whose)
     if getattr(config, "quantization_config", None) is not None:
         raise InputError(f"{whose} is quantised; allowed: a base with float weights")
     if labels is None and adapter is not None:
@@ -81,14 +83,18 @@ def load(
         config.label2id = {label: index for index, label in enumerate(labels)}
     config.problem_type = None  # our losses, not the model's
     own = adapter is not None and _file(place, "tokenizer_config.json") is not None
-    tokenizer = _tokenizer(place, name) if own else _tokenizer(source, whose)
+    tokenizer = _tokenizer(place, name) if own else _tokenizer(source, whose, config)
+    maker: Any = AutoModelForSequenceClassification
+    if hasattr(config, SHRUNK_UNITS):
+        maker = shrunk.classifier_of(config, _weight_files(source, whose))
     try:
-        model, info = AutoModelForSequenceClassification.from_pretrained(
+        model, info = maker.from_pretrained(
             source, config=config, dtype=torch.float32, output_loading_info=True,
             ignore_mismatched_sizes=True, use_safetensors=True, trust_remote_code=False,
         )  # fmt: skip
     except Exception as error:  # whatever the libraries raise at a damaged file, the file is the cause
         raise InputError(f"{whose} cannot be loaded as a text classifier: {_one_line(error)}") from None
+    shrunk.made_plain_(model)
     misfits = {entry[0] for entry in info["mismatched_keys"]}
     brought = set() if adapter is None else adapter.brings(model)
     fresh = sorted({*info["missing_keys"], *misfits} - brought)
@@ -203,6 +209,17 @@ def _file(place: str, name: str) -> Path | None:
     return None if found is None else Path(found)
 
 
+def _weight_files(place: str, name: str) -> list[Path]:
+    """Return the safetensors files of a folder or hub id, all parts of weights that are cut into several."""
+    parts = ["model.safetensors"]
+    if (index := _file(place, "model.safetensors.index.json")) is not None:
+        parts = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+    files = [_file(place, part) for part in parts]
+    if None in files:
+        raise InputError(f"{name} has no {parts[files.index(None)]}; allowed: weights in safetensors")
+    return [file for file in files if file is not None]
+
+
 def _adapter(place: str, name: str, merge: bool) -> _Adapter | None:
     """Return the adapter that lies at a place, None where a model does; refuse one that nobody asked for."""
     settings = _file(place, "adapter_config.json")
@@ -246,9 +263,10 @@ def _config(place: str, name: str):  # a transformers config of any family
         raise InputError(f"{name} {what}: {_one_line(error)}") from None
 
 
-def _tokenizer(place: str, name: str) -> PreTrainedTokenizerBase:
+def _tokenizer(place: str, name: str, config: Any = None) -> PreTrainedTokenizerBase:
+    known = config if hasattr(config, SHRUNK_UNITS) else None  # there the folder names no type that it knows
     try:
-        tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False, config=known)
     except Exception as error:
         raise InputError(f"{name} has no tokenizer that can be read: {_one_line(error)}") from None
     # Without files, transformers makes up one that knows special tokens only (DeBERTa's with gaps between).

@@ -20,6 +20,9 @@ from hardtack.errors import InputError, nearest
 from hardtack.families import FAMILIES, Attention, Convolutions, Family, Feedforward, Part
 
 KINDS = ("weight", "head", "neuron", "channel")
+SHRUNK_UNITS = "shrunk_units"
+"""The config attribute of a model that units were really removed from: site -> the heads that are left, by
+their first numbers, or how many neurons or channels."""
 
 
 class Slice(NamedTuple):
@@ -92,7 +95,7 @@ class Prunable:
         for kind in kinds:
             if kind not in KINDS:
                 raise InputError(f"granularity {kind!r} does not exist{nearest(kind, KINDS)}")
-            known = family.kinds if family else ("weight",)
+            known = kinds_of(model)
             if kind not in known:
                 what = f"granularity {kind!r} is not known for {type(base).__name__}"
                 raise InputError(f"{what}; allowed: {', '.join(known)}")
@@ -189,6 +192,12 @@ class Prunable:
                 parts.append(along[index.to(along.device)].sum(1))
             out[site.name] = torch.stack(parts).sum(0)
         return out
+
+
+def kinds_of(model: nn.Module) -> tuple[str, ...]:
+    """Return the kinds of unit that are known of a model: weights always, others if its family is listed."""
+    family = _family(base_of(model))
+    return family.kinds if family else ("weight",)
 
 
 def unlisted(model: nn.Module) -> str | None:
@@ -304,7 +313,8 @@ def _rows(base: nn.Module, layer: str, part: Part, units: int, transposed: bool)
 
 
 def _heads(base: nn.Module, layer: str, attention: Attention, transposed: bool) -> Site:
-    units = int(getattr(base.config, attention.heads))
+    left = getattr(base.config, SHRUNK_UNITS, {}).get(f"{layer}.heads")
+    units = int(getattr(base.config, attention.heads)) if left is None else len(left)
     positions = [Part(name) for name in attention.positions if _has(base, f"{layer}.{name}.weight")]
     slices: list[Slice] = []
     for part in (attention.query, attention.key, attention.value, *positions):

@@ -3,7 +3,7 @@
 from itertools import pairwise
 
 import pytest
-from tests.contracts.test_methods import FRACTIONS, set_up, trace
+from tests.contracts.test_methods import FRACTIONS, HOME, set_up, trace
 
 from hardtack.methods import METHODS
 from hardtack.runs import Run
@@ -24,16 +24,18 @@ def test_no_two_methods_give_the_same_advice():
 
 @pytest.mark.parametrize("method", [name for name, cls in METHODS.items() if "nested" in cls.gives])
 def test_nested_is_true(method):
-    tickets = sorted(trace(method, "bert", ("weight",)).tickets, key=lambda ticket: ticket.sparsity())
+    tickets = sorted(trace(method, "bert", HOME[method]).tickets, key=lambda ticket: ticket.sparsity())
     assert len(tickets) == len(FRACTIONS)
     for less, more in pairwise(tickets):
         for name, mask in more.masks.items():
             assert bool((less.masks[name] | ~mask).all())
 
 
-@pytest.mark.parametrize("kind", ["weight", "head", "neuron"])
-@pytest.mark.parametrize("method", METHODS)
-def test_every_method_takes_every_granularity(method, kind):
-    """docs/choosing.md says so of all of them; a method that does not needs a field that says it."""
+@pytest.mark.parametrize(
+    ("method", "kind"),
+    [(name, kind) for name, made in METHODS.items() for kind in made.removes if kind != "channel"],
+)
+def test_every_method_takes_every_granularity_that_it_says(method, kind):
+    """docs/choosing.md says so of all but early-bird: the field `removes` says it of each."""
     [ticket] = set_up(method, "bert", (kind,), ("0.2",)).search(Run.nowhere())
     assert ticket.granularity == (kind,)

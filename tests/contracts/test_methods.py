@@ -26,12 +26,15 @@ from hardtack.training.adversarial import OBJECTIVES
 
 ALL = {**METHODS, "by_position": ByPosition}  # the one line that a new method takes
 QUICK: dict[str, dict[str, Any]] = {
+    "early_bird": {"epochs": 1.5, "lr": 1e-2},
     "hard_concrete": {"epochs": 1.0},
     "iterative": {"epochs": 1.0, "lr": 1e-2},
 }
 """Settings that make a method that trains quick here; methods that do not train need none."""
-SEEDED = {"hard_concrete", "random", "iterative"}
+SEEDED = {"early_bird", "hard_concrete", "random", "iterative"}
 GRANULARITIES = (("weight",), ("head",), ("neuron",), ("head", "neuron"), ("channel",))
+HOME = {name: ("weight",) if "weight" in made.removes else ("head", "neuron") for name, made in ALL.items()}
+"""Kinds of unit that a method is tried on where any will do."""
 FRACTIONS = ("0.2", "0.3", "0.36")  # the first and third lie on the path of iterative pruning
 
 
@@ -55,6 +58,8 @@ def refusals() -> dict[tuple[str, str, tuple[str, ...]], str]:
             if lacks := [kind for kind in kinds if kind not in known]:
                 line = f"granularity '{lacks[0]}' is not known for {name}; allowed: {', '.join(known)}"
                 expected |= {(method, toy, kinds): line for method in ALL}
+        removed = "head, neuron, channel"
+        expected["early_bird", toy, ("weight",)] = f"early_bird removes no weight units; allowed: {removed}"
     stuck = "share 0.2 cuts none of the 2 head units left, so sparsity 0.36 is out of reach"
     for kinds in (("head",), ("head", "neuron")):
         expected["iterative", "albert", kinds] = f"{stuck}; choose a larger share"
@@ -69,8 +74,10 @@ CASES = [
     for kinds in GRANULARITIES
     if (method, toy, kinds) not in REFUSED
 ]
-FEW = [case for case in CASES if case[1] in TOYS or case[0] in ("hard_concrete", "magnitude")]
+FEW = [case for case in CASES if case[1] in TOYS or case[0] in ("early_bird", "hard_concrete", "magnitude")]
 """Every method on a toy of every shape; on the other families one that trains and one that does not."""
+AT_HOME = [(method, toy) for method in ALL for toy in TOYS if (method, toy, HOME[method]) not in REFUSED]
+"""Every method on every toy that has units which it removes."""
 
 
 class Setup(NamedTuple):
@@ -87,7 +94,8 @@ class Setup(NamedTuple):
         return self.method.search(self.model, self.base, self.view, self.data, self.objective, run)
 
 
-def set_up(method: str, toy: str, kinds=("weight",), fractions=FRACTIONS, **settings) -> Setup:
+def set_up(method: str, toy: str, kinds=None, fractions=FRACTIONS, **settings) -> Setup:
+    kinds = kinds or HOME[method]
     model = unusual_flags_(ZOO[toy]())
     base = Base.of(model, toy)
     sparsities = tuple(Sparsity.parse(fraction) for fraction in fractions)
@@ -179,6 +187,10 @@ def test_refused_sparsities_are_exactly_the_listed_ones(method):
     expected = {
         "iterative": {"head=0.4,neuron=0.2": other, "2:4": other, "1:2": other, "learned": other},
         "hard_concrete": {"2:4": banks},
+        "early_bird": dict.fromkeys(
+            ("2:4", "1:2", "learned"),
+            "early_bird takes fractions, e.g. 0.5 or head=0.17,neuron=0.4; no banks, not learned",
+        ),
     }.get(method, {"2:4": banks, "learned": learned})
     found = {}
     for words, kinds in (
@@ -230,7 +242,7 @@ def test_removes_exact_counts_and_stays_plain_at_every_yield(method, toy, kinds)
 
 
 @pytest.mark.parametrize(
-    ("method", "toy", "kinds"), [case for case in FEW if case[1] == "bert" or case[2] == ("weight",)]
+    ("method", "toy", "kinds"), [case for case in FEW if case[1] == "bert" or case[2] == HOME[case[0]]]
 )
 def test_same_seed_same_ticket(method, toy, kinds):
     first, again = trace(method, toy, kinds).tickets, list(set_up(method, toy, kinds).search(Run.nowhere(0)))
@@ -241,7 +253,7 @@ def test_same_seed_same_ticket(method, toy, kinds):
 
 @pytest.mark.parametrize("method", ALL)
 def test_another_seed_gives_another_ticket_where_a_seed_is_used(method):
-    setups = [trace(method, "bert", ("weight",), seed).tickets[-1] for seed in (0, 1)]
+    setups = [trace(method, "bert", HOME[method], seed).tickets[-1] for seed in (0, 1)]
     assert (setups[0].overlap(setups[1]) == 1) == (method not in SEEDED)
     assert [ticket.origin["seed"] for ticket in setups] == [0, 1]
 
@@ -267,8 +279,7 @@ def test_saves_loads_and_applies(method, toy, kinds, tmp_path):
         assert torch.equal(tensors[name] != 0, mask), name  # no toy weight is zero by itself
 
 
-@pytest.mark.parametrize("toy", TOYS)
-@pytest.mark.parametrize("method", ALL)
+@pytest.mark.parametrize(("method", "toy"), AT_HOME)
 def test_plain_when_the_caller_stops_or_throws(method, toy):
     for stop in (lambda tickets: tickets.close(), lambda tickets: tickets.throw(KeyboardInterrupt)):
         setup = set_up(method, toy)
@@ -295,8 +306,7 @@ class Broken:
         return self.batches.at(step)
 
 
-@pytest.mark.parametrize("toy", TOYS)
-@pytest.mark.parametrize("method", [name for name in ALL if name in QUICK])
+@pytest.mark.parametrize(("method", "toy"), [case for case in AT_HOME if case[0] in QUICK])
 def test_plain_after_an_exception_while_it_trains(method, toy):
     setup = set_up(method, toy)
     setup = setup._replace(data=Data(Broken(setup.data.train, 1), setup.data.validation))

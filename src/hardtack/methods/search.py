@@ -28,15 +28,17 @@ class Search(Protocol):
     """A pruning method; its fields are its hyperparameters, its flags and its documentation.
 
     `needs` says what it reads ("weights", "inputs" or "labels"), `starts` where it starts by default
-    ("base" or "finetuned"), `minimises` which objective it takes by default, `version` is raised when a fix
-    changes its results. `gives` and `advice` help a newcomer to choose: what its tickets are, and when to
-    take it; the documentation's table of methods is made of them.
+    ("base" or "finetuned"), `minimises` which objective it takes by default, `removes` which kinds of unit it
+    can tell apart, `version` is raised when a fix changes its results. `gives` and `advice` help a newcomer
+    to choose: what its tickets are, and when to take it; the documentation's table of methods is made of
+    them.
     """
 
     name: ClassVar[str]
     needs: ClassVar[str]
     starts: ClassVar[str]
     minimises: ClassVar[str]
+    removes: ClassVar[tuple[str, ...]]
     version: ClassVar[int]
     gives: ClassVar[str]
     advice: ClassVar[str]

@@ -6,7 +6,8 @@ Only here do layers meet: a stage opens its run, hands things down, and returns 
 from hardtack.stages.common import Common
 from hardtack.stages.demonstrating import demo
 from hardtack.stages.evaluating import evaluate
+from hardtack.stages.exporting import export
 from hardtack.stages.fitting import retrain, train
 from hardtack.stages.searching import search
 
-__all__ = ["Common", "demo", "evaluate", "retrain", "search", "train"]
+__all__ = ["Common", "demo", "evaluate", "export", "retrain", "search", "train"]

@@ -12,12 +12,14 @@ from typing import Any
 import torch
 import xxhash
 
+from hardtack import shrunk
 from hardtack.errors import InputError
 from hardtack.loading import Loaded, load
 from hardtack.runs import Json, Run, Watch, identify
 from hardtack.storage import write_atomic
 from hardtack.tasks.task import Batches, Task
 from hardtack.tasks.text import Encoder, load_task
+from hardtack.ticket import Ticket
 from hardtack.training.adversarial import Objective
 from hardtack.training.loop import check_precision
 from hardtack.training.processes import Processes, check_launcher, own_device, started
@@ -239,17 +241,37 @@ def save_folder(target: Path, write: Callable[[Path], None]) -> None:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def save_model(loaded: Loaded, target: Path, provenance: Mapping[str, Json], ticket: Any = None) -> None:
-    """Write an ordinary transformers folder with tokenizer, provenance and, if there is one, the ticket."""
+def save_model(
+    loaded: Loaded, target: Path, provenance: Mapping[str, Json], ticket: Ticket | None = None
+) -> None:
+    """Write a model's folder with tokenizer, provenance and, if there is one, the ticket."""
 
     def write(folder: Path) -> None:
-        loaded.model.save_pretrained(folder)
+        shrunk.save(loaded.model, folder)
         loaded.tokenizer.save_pretrained(folder)
-        (folder / PROVENANCE).write_text(json.dumps(provenance, indent=1, sort_keys=True) + "\n")
+        write_provenance(folder, provenance)
         if ticket is not None:
             ticket.save(folder / "ticket")
 
     save_folder(target, write)
+
+
+def write_provenance(folder: Path, provenance: Mapping[str, Json]) -> None:
+    """Write how a model was made beside it."""
+    (folder / PROVENANCE).write_text(json.dumps(provenance, indent=1, sort_keys=True) + "\n")
+
+
+def made_of(ticket: Ticket) -> dict[str, Json]:
+    """Return what a ticket says about how its subnetwork was made, as a model's provenance does."""
+    wanted = ("method", "run", "seed", "max_length", "objective")
+    made = {name: ticket.origin.get(name) for name in wanted}
+    return {
+        **made,
+        "ticket_objective": made["objective"],
+        "granularity": list(ticket.granularity),
+        "sparsity": ticket.sparsity(),
+        "prunable": ticket.units(),
+    }
 
 
 def provenance_of(folder: str | Path) -> dict[str, Json]:

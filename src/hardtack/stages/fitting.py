@@ -18,6 +18,7 @@ from hardtack.stages.common import (
     Common,
     named,
     open_run,
+    provenance_of,
     result_of,
     resumptions,
     save_model,
@@ -108,6 +109,7 @@ def train(
         dry_run,
         {"model": model, "task_from": task},
         again,
+        inherited(model),
     )
 
 
@@ -131,22 +133,52 @@ def retrain(
     held.
 
     Args as in `train`, and:
-        ticket: a ticket folder, or a search's run folder that holds one ticket.
+        ticket: a ticket folder, a search's run folder that holds one ticket, or a model that `export` shrank:
+            then nothing is left to hold.
         base: where the ticket's base is now, when it has moved.
     """
     again = recipe("retrain", locals())
     common, objective = common or Common(), objective or Clean()
     fit = Fit(epochs, lr, weight_decay, warmup, epoch_rule)
-    place = ticket_folder(ticket)
-    found = Ticket.load(place)
     data = common.open_task(task)
-    loaded = common.load(base or found.base.id, data.labels)
-    found.apply_(loaded.model)
-    method = str(found.origin.get("method", "ticket"))
-    facts = {"ticket": str(ticket), "ticket_digest": found.digest(), "task_from": task, "base_from": base}
+    facts: dict[str, Json] = {"ticket": str(ticket), "task_from": task, "base_from": base}
+    found, made = None, inherited(ticket)
+    if made:
+        if base is not None:
+            raise InputError(f"base {base} is not allowed: {ticket} is a whole model, no ticket")
+        loaded = common.load(str(ticket), data.labels)
+        method = str(made["method"])
+    else:
+        found = Ticket.load(ticket_folder(ticket))
+        loaded = common.load(base or found.base.id, data.labels)
+        found.apply_(loaded.model)
+        facts["ticket_digest"] = found.digest()
+        method = str(found.origin.get("method", "ticket"))
     return _run(
-        "retrain", method, loaded, found, data, fit, objective, out, common, watch, dry_run, facts, again
+        "retrain",
+        method,
+        loaded,
+        found,
+        data,
+        fit,
+        objective,
+        out,
+        common,
+        watch,
+        dry_run,
+        facts,
+        again,
+        made,
     )
+
+
+def inherited(model: str | Path) -> dict[str, Json]:
+    """Return what a shrunk model passes on to one that is trained from it; {} for any other model."""
+    made = provenance_of(model)
+    if made.get("exported") != "shrink":
+        return {}
+    kept = ("method", "ticket_objective", "granularity", "sparsity", "prunable", "exported")
+    return {name: made.get(name) for name in kept}
 
 
 def ticket_folder(name: str | Path) -> Path:
@@ -179,6 +211,7 @@ def _run(
     dry_run: bool,
     facts: dict[str, Json],
     again: str | None,
+    made: dict[str, Json],
 ) -> dict[str, Any]:
     encoder = common.encoder(loaded)
     batches = common.training_batches(data, encoder)
@@ -213,6 +246,7 @@ def _run(
             "kind": kind,
             "method": method if ticket else "dense",
             "objective": objective.name,
+            "ticket_objective": ticket.origin.get("objective") if ticket else None,
             "epochs": fit.epochs,
             "epoch_rule": fit.epoch_rule,
             "seed": common.seed,
@@ -221,6 +255,7 @@ def _run(
             "granularity": list(ticket.granularity) if ticket else None,
             "sparsity": sparsity,
             "prunable": ticket.units() if ticket else None,
+            **made,
         }
         if run.writes:
             save_model(loaded, run.folder / "model", provenance, ticket)
@@ -232,7 +267,7 @@ def _run(
             steps=total,
             passes=total * objective.passes,
             validation_accuracy=best,
-            sparsity=sparsity,
+            sparsity=made.get("sparsity", sparsity),
             model=str(run.folder / "model"),
             resumed=resumptions(run),
             seconds=round(run.clock.seconds(), 3),

@@ -5,10 +5,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from hardtack import cost
 from hardtack.errors import InputError
 from hardtack.methods.search import Data, Search
-from hardtack.prunable import Prunable, unlisted
+from hardtack.prunable import Prunable, kinds_of, unlisted
 from hardtack.runs import Watch
 from hardtack.select import round_half_up
 from hardtack.stages.common import (
@@ -37,7 +39,7 @@ def search(
     out: str | Path,
     start: str | None = None,
     objective: Objective | None = None,
-    granularity: Sequence[str] = ("weight",),
+    granularity: Sequence[str] = (),
     keep_whole: Sequence[str] = (),
     warm_epochs: float = 3.0,
     warm_lr: float = 2e-5,
@@ -55,7 +57,8 @@ def search(
         start: where the search starts; by default the base, or, for methods that learn on a fine-tuned
             model, the base fine-tuned for `warm_epochs` (kept in `out/warm`).
         objective: what the search minimises where it trains; by default the method's own.
-        granularity: kinds of unit: weight, head, neuron, channel.
+        granularity: kinds of unit: weight, head, neuron, channel; by default weights, or, for methods that
+            remove none, what else the model has.
         keep_whole: name patterns of what is never pruned.
         warm_epochs: length of that fine-tuning.
         warm_lr: its peak learning rate.
@@ -71,6 +74,7 @@ def search(
         raise InputError(f"two sparsities share the folder {min(twice)}; allowed: each once, to 4 decimals")
     data = common.open_task(task)
     base = common.load(model, data.labels)
+    granularity = granularity or _default_kinds(method, base.model)
     view = Prunable.of(base.model, granularity, keep_whole)
     method.check(view)
     warm = start is None and method.starts == "finetuned"
@@ -169,6 +173,14 @@ def search(
             resumed=resumptions(run),
             seconds=round(before + run.clock.seconds(), 3),
         )
+
+
+def _default_kinds(method: Search, model: nn.Module) -> Sequence[str]:
+    """Return the kinds that a method removes from a model when nobody says which."""
+    if "weight" in method.removes:
+        return ("weight",)
+    known = [kind for kind in method.removes if kind in kinds_of(model)]
+    return known or method.removes[:1]  # refused then, by name, with what the model has
 
 
 def _plan(

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from hardtack.loading import Loaded, model_folder
 from hardtack.runs import Json
-from hardtack.stages.common import Common, provenance_of, tokenizer_digest
+from hardtack.stages.common import Common, made_of, provenance_of, tokenizer_digest
 from hardtack.stages.fitting import ticket_folder
 from hardtack.tasks.task import Task
 from hardtack.ticket import Ticket, digest_of
@@ -32,26 +32,12 @@ def open_target(target: str | Path, data: Task, base: str | None, common: Common
         ticket = Ticket.load(ticket_folder(path))
         loaded = common.load(base or ticket.base.id, data.labels)
         ticket.apply_(loaded.model)
-        made = {
-            "method": ticket.origin.get("method"),
-            "granularity": list(ticket.granularity),
-            "run": ticket.origin.get("run"),
-            "seed": ticket.origin.get("seed"),
-            "max_length": ticket.origin.get("max_length"),
-        }
-        made |= {
-            "sparsity": ticket.sparsity(),
-            "prunable": ticket.units(),
-            "objective": ticket.origin.get("objective"),
-            "ticket_objective": ticket.origin.get("objective"),
-        }
+        made = made_of(ticket)
         digest = f"ticket-{ticket.digest()}-{loaded.head}-{tokenizer_digest(loaded.tokenizer)}"
         return Target(loaded, ticket, made, digest, ticket_folder(path))
     loaded = common.load(str(target), data.labels)
     ticket = Ticket.load(place / "ticket") if (place / "ticket" / "ticket.json").is_file() else None
     made = provenance_of(target)
-    if ticket is not None:  # a robust ticket and its search without the adversary differ in this alone
-        made["ticket_objective"] = ticket.origin.get("objective")
     weights = digest_of({**loaded.model.state_dict(), **dict(loaded.model.named_parameters())})
     digest = f"model-{weights}-{tokenizer_digest(loaded.tokenizer)}"
     return Target(loaded, ticket, made, digest, place if is_model else None)

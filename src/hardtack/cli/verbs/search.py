@@ -15,7 +15,8 @@ EXAMPLE = (
     " --sparsity 0.3 --sparsity 0.5 --out runs/search"
 )
 HELPS = {
-    "granularity": "what a ticket removes: weight, head or neuron",
+    "granularity": "what a ticket removes: weight, head, neuron or channel (default: weight, if the method "
+    "removes weights)",
     "keep_whole": "sites that are never pruned: a pattern of their names, e.g. pooler*",
     "warm_epochs": "epochs of fine-tuning before the search where a method needs them and there is no --from",
     "warm_lr": "peak learning rate of that fine-tuning",

@@ -1,0 +1,56 @@
+"""`hardtack export`: a ticket's model as a folder that other programs open."""
+
+import argparse
+from typing import Any
+
+from hardtack.cli.output import calm_libraries
+from hardtack.cli.parser import Parser, add, one_of, parameters, typed
+from hardtack.cli.progress import Bars
+
+SUMMARY = "writes a ticket's model for other programs: units really removed, or zeros baked in"
+EXAMPLE = "hardtack export runs/retrained --to shrink --out models/small"
+HELPS = {
+    "base": "where the ticket's base is now, when it has moved",
+    "seed": "seed of the head of a ticket that was not retrained; it is not written",
+    "merge_adapter": "merge a base that is a PEFT adapter into the base it names",
+}
+
+
+def flags(parser: Parser, words: list[str]) -> None:
+    """Add the flags of `export`."""
+    from hardtack import stages
+    from hardtack.exports import EXPORTS
+
+    parser.add_argument(
+        "target",
+        metavar="TARGET",
+        help="a model made by retrain, a ticket folder, or a search's run folder that holds one ticket",
+    )
+    group = parser.add_argument_group("what is made")
+    group.add_argument(
+        "--to",
+        required=True,
+        type=one_of("export", EXPORTS),
+        metavar="{" + ",".join(EXPORTS) + "}",
+        help="shrink: heads, neurons and channels are really gone; dense: zeros stay where they are",
+    )
+    group.add_argument(
+        "--out", required=True, metavar="DIR", help="the model's folder: new or empty, never another one"
+    )
+    add(parser, parameters(stages.export, HELPS), title="export")
+
+
+def run(args: argparse.Namespace, watch: Bars) -> dict[str, Any]:
+    """Call `stages.export`."""
+    from hardtack import stages
+
+    settings = typed(args, parameters(stages.export, HELPS), owner="export")
+    with calm_libraries():
+        return stages.export(args.target, to=args.to, out=args.out, dry_run=args.dry_run, **settings)
+
+
+def text(result: dict[str, Any]) -> str:
+    """Render the result for people."""
+    from hardtack.reports.text import facts_text
+
+    return facts_text(result)

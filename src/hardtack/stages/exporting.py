@@ -1,0 +1,84 @@
+"""`export`: ordinary models out of a ticket or a retrained model."""
+
+from pathlib import Path
+from typing import Any
+
+from hardtack import cost
+from hardtack.errors import InputError, nearest
+from hardtack.exports import EXPORTS
+from hardtack.loading import Loaded, load, model_folder
+from hardtack.runs import Json
+from hardtack.stages.common import made_of, one_process, provenance_of, save_folder, write_provenance
+from hardtack.stages.fitting import ticket_folder
+from hardtack.stages.planning import total
+from hardtack.ticket import Ticket
+
+
+def export(
+    target: str | Path,
+    *,
+    to: str,
+    out: str | Path,
+    base: str | None = None,
+    seed: int = 0,
+    merge_adapter: bool = False,
+    dry_run: bool = False,
+) -> dict[str, Any]:
+    """Write a ticket's model as a folder that other programs open, and check that it answers the same.
+
+    Args:
+        target: a ticket (folder, or a search's run folder that holds one), or a model made by `retrain`.
+        to: "shrink" (units really removed) or "dense" (zeros baked in).
+        out: the new model's folder: new or empty.
+        base: where the ticket's base is now, when it has moved.
+        seed: seed of the head of a ticket that was not retrained; it is not written.
+        merge_adapter: merge a base that is a PEFT adapter into the base it names.
+        dry_run: return a plan instead.
+    """
+    one_process("export")
+    if to not in EXPORTS:
+        raise InputError(f"--to {to!r} does not exist{nearest(to, EXPORTS)}")
+    out = Path(out)
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise InputError(f"--out {out} exists and is not empty; allowed: a new or empty folder")
+    loaded, ticket, made = _masked(target, base, seed, merge_adapter)
+    if dry_run:
+        return total(
+            [{"name": f"export to {to}", "seconds": 1.0, "bytes": 4 * loaded.model.num_parameters()}]
+        )
+    facts: dict[str, Json] = {}
+
+    def write(folder: Path) -> None:
+        facts.update(EXPORTS[to](loaded, ticket, folder))
+        write_provenance(folder, {**made, "kind": "export", "exported": to})
+
+    save_folder(out, write)
+    notes = ["its head was never trained and is not written: train it first"] if loaded.fresh_head else []
+    return {
+        "kind": "export",
+        "to": to,
+        "folder": str(out),
+        **facts,
+        "parameters": loaded.model.num_parameters(),
+        "disk_bytes": cost.disk_bytes(out),
+        "notes": notes,
+    }
+
+
+def _masked(
+    target: str | Path, base: str | None, seed: int, merge_adapter: bool
+) -> tuple[Loaded, Ticket, dict[str, Json]]:
+    """Load what is exported, its removed weights at zero, with its ticket and how it was made."""
+    place = Path(model_folder(str(target)))
+    if (place / "config.json").is_file():
+        if not (place / "ticket" / "ticket.json").is_file():
+            raise InputError(
+                f"{target} is a model without a ticket; allowed: a ticket, or a model made by retrain"
+            )
+        ticket, loaded = Ticket.load(place / "ticket"), load(str(target), seed=seed)
+        ticket.hold_(loaded.model)
+        return loaded, ticket, provenance_of(target)
+    ticket = Ticket.load(ticket_folder(target))
+    loaded = load(base or ticket.base.id, seed=seed, merge_adapter=merge_adapter)
+    ticket.apply_(loaded.model)
+    return loaded, ticket, made_of(ticket)

@@ -1,0 +1,218 @@
+"""`export` from end to end on toys: what it writes opens, answers the same, and goes on to be trained."""
+
+import json
+import warnings
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tests.toys import logits_of, saved_toy, toy_inputs, toy_task
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
+
+import hardtack
+from hardtack.errors import InputError
+from hardtack.exports import EXPORTS, checked
+from hardtack.loading import load
+from hardtack.methods.early_bird import EarlyBird
+from hardtack.methods.magnitude import Magnitude
+from hardtack.select import Sparsity
+from hardtack.stages import Common, evaluate, export, retrain, search, train
+from hardtack.ticket import Ticket
+from hardtack.training.adversarial import FreeLB
+
+CPU = Common(device="cpu", batch_size=8)
+KINDS = ("head", "neuron")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A base without a head, its task, a ticket of heads and neurons, and the model retrained from it."""
+    place = tmp_path_factory.mktemp("exporting")
+    saved_toy(place / "tiny")
+    whole = AutoModelForSequenceClassification.from_pretrained(place / "tiny")
+    whole.bert.save_pretrained(place / "base")
+    AutoTokenizer.from_pretrained(place / "tiny").save_pretrained(place / "base")
+    (place / "task").mkdir()
+    for split, data in toy_task().splits.items():
+        pairs = zip(data.texts, data.labels, strict=True)
+        rows = [{"text": text, "label": ("bad", "good")[label]} for (text,), label in pairs]
+        (place / "task" / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    method = EarlyBird((Sparsity.parse("0.5"),), epochs=1.0, lr=1e-3)
+    task = str(place / "task")
+    search(method, str(place / "base"), task=task, out=place / "search", common=CPU)
+    retrain(place / "search", task=task, out=place / "retrained", epochs=1.0, lr=1e-3, common=CPU)
+    found = search(Magnitude(), str(place / "base"), task=task, out=place / "weights", common=CPU)
+    assert len(found["tickets"]) == 1
+    return place
+
+
+def row_of(result):
+    (row,) = result["rows"]
+    return row
+
+
+@pytest.mark.parametrize("to", EXPORTS)
+def test_an_exported_model_answers_every_test_example_as_the_retrained_one(place, tmp_path, to):
+    made = export(place / "retrained", to=to, out=tmp_path / "out")
+    assert made["difference"] <= 1e-4
+    assert made["notes"] == []
+    first, second = (
+        row_of(evaluate(str(each), task=str(place / "task"), out=tmp_path / f"row-{n}", common=CPU))
+        for n, each in enumerate((place / "retrained", tmp_path / "out"))
+    )
+    shared = (
+        "clean_accuracy",
+        "method",
+        "objective",
+        "sparsity",
+        "prunable",
+        "granularity",
+        "flags",
+        "epochs",
+    )
+    assert {name: first[name] for name in shared} == {name: second[name] for name in shared}
+    assert first["method"] == "early_bird"
+    inputs = toy_inputs(load(str(tmp_path / "out")).model, count=24)
+    mine, theirs = (logits_of(load(str(p)).model, inputs) for p in (tmp_path / "out", place / "retrained"))
+    assert torch.allclose(mine, theirs, atol=1e-5)
+    if to == "shrink":
+        assert second["flops"] < first["flops"]
+        assert second["parameters"] == made["parameters"] < made["parameters_before"]
+        # The counts of the ticket: 3 of 6 heads of 8 columns, 40 of 80 neurons, with biases.
+        gone = 3 * (4 * 24 * 8 + 3 * 8) + 40 * (2 * 24 + 1)
+        assert made["parameters_before"] - made["parameters"] == gone
+    else:
+        assert second["parameters"] == first["parameters"]
+
+
+def test_a_dense_export_is_an_ordinary_folder_with_zeros(place, tmp_path):
+    export(place / "retrained", to="dense", out=tmp_path / "out")
+    ticket = Ticket.load(place / "retrained" / "model" / "ticket")
+    model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "out")
+    tensors = dict(model.bert.named_parameters())
+    for name, mask in ticket.view(model).spread(ticket.masks).items():
+        assert not tensors[name][~mask].any()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        (answer,) = pipeline("text-classification", model=str(tmp_path / "out"), device="cpu")("good film")
+    assert answer["label"] in ("bad", "good")  # label names came along
+
+
+def test_a_ticket_that_was_not_retrained_is_exported_without_a_head(place, tmp_path):
+    made = export(place / "search", to="shrink", out=tmp_path / "out", seed=3)
+    assert made["notes"] == ["its head was never trained and is not written: train it first"]
+    names = load_file(tmp_path / "out" / "model.safetensors")
+    assert not any(name.startswith("classifier") for name in names)
+    loaded = load(str(tmp_path / "out"), ("a", "b", "c"), seed=5)
+    assert loaded.fresh_head
+    assert loaded.base.head_seed == 5
+    ticket = Ticket.load(next((place / "search" / "tickets").iterdir()))
+    base = load(str(place / "base"))
+    ticket.apply_(base.model)
+    inputs = toy_inputs(base.model)
+    with torch.no_grad():
+        mine, theirs = (m.bert(**inputs).pooler_output for m in (loaded.model, base.model))
+    assert torch.allclose(mine, theirs, atol=1e-5)
+
+
+@pytest.mark.parametrize("stage", [train, retrain], ids=["train", "retrain"])
+def test_a_shrunk_model_is_trained_with_any_objective_and_stays_shrunk(place, tmp_path, stage):
+    export(place / "search", to="shrink", out=tmp_path / "small")
+    settings = {"task": str(place / "task"), "epochs": 1.0, "lr": 1e-3, "common": CPU}
+    done = stage(str(tmp_path / "small"), out=tmp_path / "run", objective=FreeLB(steps=2), **settings)
+    assert done["sparsity"] == pytest.approx(0.5)
+    small, trained = load(str(tmp_path / "small")), load(str(tmp_path / "run"))
+    assert trained.model.config.shrunk_units == small.model.config.shrunk_units
+    assert not trained.fresh_head
+    row = row_of(evaluate(str(tmp_path / "run"), task=settings["task"], out=tmp_path / "e", common=CPU))
+    assert (row["method"], row["objective"], row["epochs"]) == ("early_bird", "freelb", 1.0)
+    again = stage(str(tmp_path / "run"), out=tmp_path / "more", **settings)  # and once more from there
+    assert again["sparsity"] == pytest.approx(0.5)
+
+
+def test_a_shrunk_model_is_retrained_as_its_ticket_is(place, tmp_path):
+    """Without dropout the subnetwork learns the same, held at zero or really smaller."""
+    config = place / "base" / "config.json"
+    settings = json.loads(config.read_text())
+    calm = tmp_path / "calm"
+    calm.mkdir()
+    for file in (place / "base").iterdir():
+        (calm / file.name).write_bytes(file.read_bytes())
+    off = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    (calm / "config.json").write_text(json.dumps(settings | off))
+    ticket = next((place / "search" / "tickets").iterdir())
+    fit = {"task": str(place / "task"), "epochs": 1.0, "lr": 1e-3, "common": CPU}
+    retrain(ticket, base=str(calm), out=tmp_path / "held", **fit)
+    export(ticket, base=str(calm), to="shrink", out=tmp_path / "small")
+    retrain(tmp_path / "small", out=tmp_path / "smaller", **fit)
+    inputs = toy_inputs(load(str(calm)).model)
+    held, small = (logits_of(load(str(tmp_path / name)).model, inputs) for name in ("held", "smaller"))
+    assert torch.allclose(held, small, atol=1e-4)
+    assert not torch.allclose(held, logits_of(load(str(tmp_path / "small")).model, inputs), atol=1e-2)
+
+
+def test_what_was_written_is_checked_before_it_stands_there(place, tmp_path, monkeypatch):
+    monkeypatch.setattr(checked.shrunk, "save", lambda model, folder, head: _spoiled(model, folder))
+    with pytest.raises(InputError, match="does not answer as the ticket's: logits differ by"):
+        export(place / "retrained", to="dense", out=tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
+def _spoiled(model, folder):
+    with torch.no_grad():
+        model.classifier.bias.add_(0.01)
+    model.save_pretrained(folder)
+
+
+def test_bad_input_is_refused_in_one_line(place, tmp_path):
+    full = tmp_path / "full"
+    full.mkdir()
+    (full / "mine.txt").write_text("mine")
+    retrained, out = place / "retrained", tmp_path / "out"
+    for arguments, words in (
+        (
+            (retrained, "shrink", full),
+            f"--out {full} exists and is not empty; allowed: a new or empty folder",
+        ),
+        (
+            (retrained, "shrnk", out),
+            "--to 'shrnk' does not exist; did you mean 'shrink'? allowed: dense, shrink",
+        ),
+        (
+            (place / "weights", "shrink", out),
+            "a ticket of single weights leaves no smaller model; allowed: tickets of heads, neurons or "
+            "channels, or --to dense",
+        ),
+        (
+            (place / "tiny", "dense", out),
+            f"{place / 'tiny'} is a model without a ticket; allowed: a ticket, or a model made by retrain",
+        ),
+        ((place / "task", "dense", out), f"{place / 'task'} is no ticket: it has no ticket.json"),
+    ):
+        target, to, folder = arguments
+        with pytest.raises(InputError) as error:
+            export(target, to=to, out=folder)
+        assert str(error.value) == words
+    assert (full / "mine.txt").read_text() == "mine"
+    assert not out.exists()
+    nothing = Magnitude((Sparsity.parse("0.0"),))
+    task = str(place / "task")
+    search(nothing, str(place / "base"), task=task, out=tmp_path / "n", granularity=KINDS, common=CPU)
+    with pytest.raises(InputError, match="this ticket removes no unit"):
+        export(tmp_path / "n", to="shrink", out=out)
+    export(place / "search", to="shrink", out=tmp_path / "small")
+    with pytest.raises(InputError, match="is a whole model, no ticket"):
+        retrain(tmp_path / "small", base="x", task=task, out=tmp_path / "r", common=CPU)
+
+
+def test_a_dry_run_writes_nothing(place, tmp_path):
+    plan = export(place / "search", to="shrink", out=tmp_path / "out", dry_run=True)
+    assert plan["bytes"] > 0
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_default_kinds_of_a_search_are_what_its_method_removes(place):
+    recipe = json.loads((place / "search" / "recipe.json").read_text())
+    assert recipe["granularity"] == ["head", "neuron"]
+    assert json.loads((place / "weights" / "recipe.json").read_text())["granularity"] == ["weight"]
+    assert hardtack.export is export
