@@ -158,3 +158,25 @@ def test_an_attack_on_a_column_that_is_not_there_is_refused_in_one_line(made):
     attack = DeepWordBug(columns="second")
     with pytest.raises(InputError, match="column"):
         evaluate(made["dense"], task=made["task"], out=made["place"] / "x", attacks=[attack], common=CPU)
+
+
+def test_attacks_that_are_worth_it_are_answered_by_a_faster_program_with_the_same_verdicts(made, monkeypatch):
+    attack = {"attacks": [DeepWordBug()], "examples": 8, "common": CPU, "task": made["task"]}
+    plain = evaluate(made["dense"], out=made["place"] / "plain", runtime="torch", **attack)["rows"][1]
+    assert plain["answered_by"].startswith("torch ")
+    monkeypatch.setattr("hardtack.evaluation.runtimes.WORTH", 0)  # a toy's work never is
+    out = made["place"] / "fast"
+    clean, fast = evaluate(made["dense"], out=out, **attack)["rows"]
+    assert clean["answered_by"] is None
+    assert fast["answered_by"].split()[0] in ("openvino", "onnxruntime")
+    (said,) = [line for line in lines(out / "log.jsonl") if line.get("event") == "runtime"]
+    assert (said["name"], said["why"]) == (fast["answered_by"], "answers 8 texts as the model does")
+    assert {**fast, "answered_by": None, "measured": None} == {**plain, "answered_by": None, "measured": None}
+    told = [
+        {
+            line["id"]: (line["status"], line["queries"])
+            for line in lines(made["place"] / name / "outcomes.jsonl")
+        }
+        for name in ("plain", "fast")
+    ]
+    assert told[0] == told[1]
