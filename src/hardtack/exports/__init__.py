@@ -18,5 +18,5 @@ EXPORTS: dict[str, Callable[[Loaded, Ticket, Path], dict[str, Any]]] = {
     "shrink": to_shrink,
     "dense": to_dense,
 }
-"""Name -> what writes it; its result holds at least `form`, a sentence, and `difference`, the largest one of
-any logit."""
+"""Name -> what writes it; its result holds at least `form`, a sentence, `opens`, Python that opens it (with
+{name} for the folder), and `difference`, the largest one of any logit."""

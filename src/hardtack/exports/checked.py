@@ -14,6 +14,18 @@ TOLERANCE = 1e-5
 """Largest difference of a logit, of the largest logit where that is above 1: sums in another order."""
 ROWS, TOKENS = 4, 16
 
+ORDINARY = """\
+from transformers import pipeline
+
+classify = pipeline("text-classification", model="{name}")"""
+"""How an ordinary folder is opened, for its card."""
+
+OURS = """\
+import hardtack
+
+loaded = hardtack.load("{name}")  # loaded.model, loaded.tokenizer"""
+"""How a folder is opened that only hardtack opens."""
+
 
 def sample(model: nn.Module) -> dict[str, Tensor]:
     """Draw random token ids for a model, rows of different lengths, the same at every call."""

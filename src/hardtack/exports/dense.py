@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from hardtack.exports.checked import answers, sample, write
+from hardtack.exports.checked import ORDINARY, answers, sample, write
 from hardtack.loading import Loaded
 from hardtack.ticket import Ticket
 
@@ -17,4 +17,5 @@ def to_dense(loaded: Loaded, ticket: Ticket, folder: Path) -> dict[str, Any]:
         folder: an empty folder.
     """
     difference = write(loaded, folder, answers(loaded.model, sample(loaded.model)))
-    return {"form": "an ordinary transformers folder; removed weights are zeros", "difference": difference}
+    form = "an ordinary transformers folder; removed weights are zeros"
+    return {"form": form, "opens": ORDINARY, "difference": difference}

@@ -5,7 +5,7 @@ from typing import Any
 
 from hardtack import shrunk
 from hardtack.errors import InputError
-from hardtack.exports.checked import answers, sample, write
+from hardtack.exports.checked import ORDINARY, OURS, answers, sample, write
 from hardtack.loading import Loaded
 from hardtack.ticket import Ticket
 
@@ -38,8 +38,10 @@ def to_shrink(loaded: Loaded, ticket: Ticket, folder: Path) -> dict[str, Any]:
         raise InputError("this ticket removes no unit; there is nothing to shrink")
     expected, before = answers(loaded.model, sample(loaded.model)), loaded.model.num_parameters()
     shrunk.shrink_(loaded.model, masks)
+    uneven = shrunk.is_shrunk(loaded.model)
     return {
-        "form": FORMS[shrunk.is_shrunk(loaded.model)],
+        "form": FORMS[uneven],
+        "opens": OURS if uneven else ORDINARY,
         "difference": write(loaded, folder, expected),
         "parameters_before": before,
     }

@@ -1,12 +1,15 @@
 """`export`: ordinary models out of a ticket or a retrained model."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from hardtack import cost
 from hardtack.errors import InputError, nearest
 from hardtack.exports import EXPORTS
+from hardtack.exports.card import write_card
 from hardtack.loading import Loaded, load, model_folder
+from hardtack.reports.folders import read_rows
 from hardtack.runs import Json
 from hardtack.stages.common import made_of, one_process, provenance_of, save_folder, write_provenance
 from hardtack.stages.fitting import ticket_folder
@@ -19,6 +22,7 @@ def export(
     *,
     to: str,
     out: str | Path,
+    rows: Sequence[str | Path] = (),
     base: str | None = None,
     seed: int = 0,
     merge_adapter: bool = False,
@@ -30,6 +34,7 @@ def export(
         target: a ticket (folder, or a search's run folder that holds one), or a model made by `retrain`.
         to: "shrink" (units really removed) or "dense" (zeros baked in).
         out: the new model's folder: new or empty.
+        rows: folders in which `evaluate` measured the target; their rows go on the model's card.
         base: where the ticket's base is now, when it has moved.
         seed: seed of the head of a ticket that was not retrained; it is not written.
         merge_adapter: merge a base that is a PEFT adapter into the base it names.
@@ -46,11 +51,23 @@ def export(
         return total(
             [{"name": f"export to {to}", "seconds": 1.0, "bytes": 4 * loaded.model.num_parameters()}]
         )
-    facts: dict[str, Json] = {}
+    shown = _rows_about(made, rows)
+    facts: dict[str, Any] = {}
 
     def write(folder: Path) -> None:
         facts.update(EXPORTS[to](loaded, ticket, folder))
         write_provenance(folder, {**made, "kind": "export", "exported": to})
+        labels = [label for _, label in sorted((loaded.model.config.id2label or {}).items())]
+        write_card(
+            folder,
+            name=out.name,
+            base=base or ticket.base.id,
+            made=made,
+            labels=labels,
+            how=facts.pop("opens").format(name=out.name),
+            form=facts["form"],
+            rows=shown,
+        )
 
     save_folder(out, write)
     notes = ["its head was never trained and is not written: train it first"] if loaded.fresh_head else []
@@ -63,6 +80,19 @@ def export(
         "disk_bytes": cost.disk_bytes(out),
         "notes": notes,
     }
+
+
+def _rows_about(made: dict[str, Json], folders: Sequence[str | Path]) -> list[dict[str, Any]]:
+    """Read the rows of evaluations, which must be about the model that is exported."""
+    found = []
+    for folder in folders:
+        for row in read_rows(Path(folder)):
+            if row.get("run") != made.get("run"):
+                raise InputError(
+                    f"--rows {folder} measured what {row.get('run')} made; allowed: rows of {made.get('run')}"
+                )
+            found.append(row)
+    return found
 
 
 def _masked(

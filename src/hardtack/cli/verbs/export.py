@@ -10,6 +10,7 @@ from hardtack.cli.progress import Bars
 SUMMARY = "writes a ticket's model for other programs: units really removed, or zeros baked in"
 EXAMPLE = "hardtack export runs/retrained --to shrink --out models/small"
 HELPS = {
+    "rows": "a folder in which evaluate measured the target: its rows go on the model's card",
     "base": "where the ticket's base is now, when it has moved",
     "seed": "seed of the head of a ticket that was not retrained; it is not written",
     "merge_adapter": "merge a base that is a PEFT adapter into the base it names",
