@@ -57,14 +57,14 @@ def main() -> int:
         first = first or found
         pairs = list(zip(first, found, strict=True))
         verdicts = [a.id for a, b in pairs if a.status != b.status]
-        else_only = [a.id for a, b in pairs if a != b and a.status == b.status]
+        besides = [a.id for a, b in pairs if a != b and a.status == b.status]
         fine = len(verdicts) <= MAY_DIFFER * len(examples)
         kept &= fine
         print(
             f"{runtime.name}, batch size {size}, {'alone' if window == 1 else 'together'}: {seconds:.1f} s, "
             f"{victim.forwards.texts} texts in {victim.forwards.batches} batches, "
-            f"{len(verdicts)} of {len(examples)} verdicts differ {verdicts}, {len(else_only)} more in text "
-            f"or queries {else_only}: {'holds' if fine else 'FAILS'}",
+            f"{len(verdicts)} of {len(examples)} verdicts differ {verdicts}, {len(besides)} more in text "
+            f"or queries {besides}: {'holds' if fine else 'FAILS'}",
             flush=True,
         )
     return 0 if kept else 1

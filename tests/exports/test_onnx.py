@@ -79,6 +79,14 @@ def test_the_zeros_of_a_ticket_are_zeros_in_the_file(written):
     assert zeros > 1000
 
 
+def test_behind_the_last_attention_one_token_is_computed(written):
+    _model, file, _difference = written
+    kinds = [node.op_type for node in onnx.load(file).graph.node]
+    taken = len(kinds) - kinds[::-1].index("Gather")
+    assert kinds[taken:].count("MatMul") == 3  # the attention's output, two of the feed-forward
+    assert "Softmax" not in kinds[taken:]
+
+
 def test_nothing_is_said_on_the_way(tmp_path, capfd, caplog):
     model = Reads(lambda mean, ids: mean * 2)
     inputs = toy_inputs(toy_bert(), count=4, length=8)

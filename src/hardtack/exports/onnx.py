@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from hardtack.errors import InputError
+from hardtack.exports.narrowing import narrow_
 
 OPSET = 20
 """Version of ONNX's operators; fixed, so that a newer exporter writes files that the same programs read."""
@@ -32,9 +33,10 @@ def to_onnx(model: nn.Module, file: Path, *, inputs: Mapping[str, Tensor]) -> fl
     """Write a classifier as an ONNX file with logits as its only output, for batches and texts of any size.
 
     The file's inputs are named as the forward's arguments; `logits` are float32 [batch, classes]. The model
-    is converted as it stands: zeros of a ticket stay zeros, layers keep their sizes. It is run in evaluation
-    mode and gets its own modes back. Weights stand inside the file; where they are more than 2 GiB, in
-    FILE.data beside it. Nothing appears under FILE before all is done and checked.
+    is converted as it stands: zeros of a ticket stay zeros, layers keep their sizes; only what is computed
+    for tokens that nobody reads is left out. It is run in evaluation mode and gets its own modes back.
+    Weights stand inside the file; where they are more than 2 GiB, in FILE.data beside it. Nothing appears
+    under FILE before all is done and checked.
 
     The conversion follows the model through a part of `inputs`. The file's logits are then compared, in
     onnxruntime, with the model's own for two sizes that it has not seen: all of `inputs`, and one row with a
@@ -103,6 +105,7 @@ def _convert(model: nn.Module, file: Path, inputs: dict[str, Tensor]) -> None:
                 verbose=False,
             )
             assert program is not None
+            narrow_(program.model.graph)
             _name_axes(program.model.graph)
             size = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
             program.save(file, external_data=size > LARGEST)
