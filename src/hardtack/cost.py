@@ -33,7 +33,7 @@ def forward_flops(model: nn.Module, inputs: Mapping[str, Tensor]) -> int:
 
 def latency_ms(model: nn.Module, inputs: Mapping[str, Tensor], *, runs: int = 10) -> float:
     """Return the median milliseconds of one forward in evaluation mode, after two warm-up runs."""
-    device = next(model.parameters()).device
+    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     moments = []
     with torch.inference_mode():
         for _ in range(runs + 2):

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import xxhash
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from transformers.utils.hub import cached_file
 
-from hardtack import shrunk
+from hardtack import sessions, shrunk
 from hardtack.errors import InputError
 from hardtack.prunable import SHRUNK_UNITS, base_of
 from hardtack.runs import generator
@@ -48,6 +49,7 @@ def load(
     device: str = "cpu",
     trained_head: bool = False,
     merge_adapter: bool = False,
+    foreign: bool = False,
 ) -> Loaded:
     """Load a sequence classifier from a hub id, a local folder or a run folder.
 
@@ -62,12 +64,18 @@ def load(
         trained_head: refuse a model whose head is missing or has another number of classes.
         merge_adapter: where `name` is a PEFT adapter, load the base that it names and merge it in; the result
             is a plain model. Without it an adapter is refused.
+        foreign: open an export for another program (ONNX, OpenVINO) too: it answers, on the CPU, and cannot
+            be trained or pruned. Without it such a folder is refused.
 
     Raises:
         InputError: when `name` is no model, has no safetensors weights or tokenizer, lacks tensors of its
             base other than a pooler, is quantised, or is an adapter that nobody asked to merge.
     """
     place = model_folder(name)
+    if (file := sessions.file_of(place)) is not None:
+        if not foreign:
+            raise InputError(f"{name} is made for another program; allowed here: a model with its weights")
+        return _foreign(file, name, labels)
     adapter = _adapter(place, name, merge_adapter)
     source, whose = (
         (place, name) if adapter is None else (model_folder(adapter.base), f"{name}'s base {adapter.base}")
@@ -130,6 +138,20 @@ def load(
     brought = {key: value for key, value in brought.items() if key not in head}
     digest = digest_of(brought) if brought else None
     return Loaded(model.to(device).eval(), tokenizer, base, bool(head), digest)  # type: ignore[arg-type]
+
+
+def _foreign(file: Path, name: str, labels: tuple[str, ...] | None) -> Loaded:
+    """Open a file that another program runs, with the tokenizer and config beside it."""
+    place = str(file.parent)
+    config = _config(place, name)
+    if labels is not None and len(labels) != config.num_labels:
+        raise InputError(f"{name} has {config.num_labels} classes, the task {len(labels)}; allowed: as many")
+    digest = xxhash.xxh3_128()
+    for part in sorted(file.parent.glob(f"{file.stem}.*")):  # the graph, and weights that stand beside it
+        digest.update(part.read_bytes())
+    base = Base(name, digest.hexdigest())
+    model: Any = sessions.Foreign(file, config)
+    return Loaded(model.eval(), _tokenizer(place, name), base, False, digest.hexdigest())
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,14 @@ import warnings
 
 import pytest
 import torch
+from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 from tests.toys import logits_of, saved_toy, toy_inputs, toy_task
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
 import hardtack
 from hardtack.errors import InputError
+from hardtack.evaluation.attacks.deepwordbug import DeepWordBug
 from hardtack.exports import EXPORTS, checked
 from hardtack.loading import load
 from hardtack.methods.early_bird import EarlyBird
@@ -51,7 +53,10 @@ def row_of(result):
     return row
 
 
-@pytest.mark.parametrize("to", EXPORTS)
+FOREIGN = ("onnx", "onnx-int8", "openvino")
+
+
+@pytest.mark.parametrize("to", [name for name in EXPORTS if name not in FOREIGN])
 def test_an_exported_model_answers_every_test_example_as_the_retrained_one(place, tmp_path, to):
     made = export(place / "retrained", to=to, out=tmp_path / "out")
     assert made["difference"] <= 1e-4
@@ -176,7 +181,8 @@ def test_bad_input_is_refused_in_one_line(place, tmp_path):
         ),
         (
             (retrained, "shrnk", out),
-            "--to 'shrnk' does not exist; did you mean 'shrink'? allowed: dense, shrink",
+            "--to 'shrnk' does not exist; did you mean 'shrink'? allowed: dense, onnx, onnx-int8, openvino, "
+            "shrink",
         ),
         (
             (place / "weights", "shrink", out),
@@ -216,3 +222,65 @@ def test_the_default_kinds_of_a_search_are_what_its_method_removes(place):
     assert recipe["granularity"] == ["head", "neuron"]
     assert json.loads((place / "weights" / "recipe.json").read_text())["granularity"] == ["weight"]
     assert hardtack.export is export
+
+
+@pytest.mark.parametrize("to", FOREIGN)
+def test_an_export_for_another_program_is_evaluated_like_any_model_and_not_trained(place, tmp_path, to):
+    made = export(place / "retrained", to=to, out=tmp_path / "out")
+    assert "difference" in made
+    task = str(place / "task")
+    ask = {
+        "task": task,
+        "common": CPU,
+        "attacks": [DeepWordBug(query_limit=20)],
+        "examples": 8,
+    }
+    first = evaluate(str(place / "retrained"), out=tmp_path / "row-0", **ask)["rows"]
+    second = evaluate(str(tmp_path / "out"), out=tmp_path / "row-1", **ask)["rows"]
+    program = "openvino" if to == "openvino" else "onnxruntime"
+    assert [row["runtime"].split()[0] for row in (*first, *second)] == ["torch"] * 2 + [program] * 2
+    assert second[1]["answered_by"] == second[1]["runtime"]
+    assert second[0]["parameters"] == made["parameters"]
+    assert (second[0]["method"], second[0]["sparsity"]) == ("early_bird", first[0]["sparsity"])
+    loaded = load(str(tmp_path / "out"), foreign=True)
+    inputs = toy_inputs(load(str(place / "retrained")).model, count=24)
+    with torch.inference_mode():
+        mine = loaded.model(**inputs)
+    theirs = logits_of(load(str(place / "retrained")).model, inputs)
+    if to == "onnx-int8":  # a model of its own: near, not equal
+        assert 0 < made["difference"] < 1
+        assert (mine.argmax(1) == theirs.argmax(1)).double().mean() > 0.7
+    else:
+        assert torch.allclose(mine, theirs, atol=1e-4)
+        for name in ("clean_accuracy", "accuracy_under_attack", "mean_queries", "flags"):
+            assert [row[name] for row in second] == [row[name] for row in first]
+    with pytest.raises(InputError, match="made for another program"):
+        load(str(tmp_path / "out"))
+    with pytest.raises(InputError, match="made for another program"):
+        train(str(tmp_path / "out"), task=task, out=tmp_path / "no")
+
+
+def test_damaged_and_foreign_files_are_refused_in_one_line(place, tmp_path):
+    export(place / "retrained", to="onnx", out=tmp_path / "out")
+    with pytest.raises(InputError, match="has 2 classes, the task 3"):
+        load(str(tmp_path / "out"), ("a", "b", "c"), foreign=True)
+    (tmp_path / "out" / "model.onnx").write_bytes(b"no graph")
+    with pytest.raises(InputError, match="cannot be read"):
+        load(str(tmp_path / "out"), foreign=True)
+    with pytest.raises(InputError, match="never trained"):
+        export(place / "search", to="onnx", out=tmp_path / "untrained")
+    assert not (tmp_path / "untrained").exists()
+
+
+def test_an_export_has_a_card_and_a_pipeline_opens_it(place, tmp_path):
+    task, out = str(place / "task"), tmp_path / "rows"
+    row = row_of(evaluate(str(place / "retrained"), task=task, out=out, common=CPU))
+    export(place / "retrained", to="dense", out=tmp_path / "small", rows=[tmp_path / "rows"])
+    card = ModelCard.load(tmp_path / "small" / "README.md")
+    assert [one.metric_value for one in card.data.eval_results] == [round(row["clean_accuracy"], 4)]
+    assert 'pipeline("text-classification", model="small")' in card.text
+    assert str(tmp_path) not in card.text
+    assert pipeline("text-classification", model=str(tmp_path / "small"))("a b")[0]["label"] in (
+        "bad",
+        "good",
+    )

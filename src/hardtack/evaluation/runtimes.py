@@ -1,7 +1,6 @@
 """Faster programs that compute a victim's logits on a CPU, and when they may stand in for the model."""
 
 from collections.abc import Mapping, Sequence
-from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from hardtack.errors import InputError
 from hardtack.evaluation.sheaves import padded
 from hardtack.evaluation.victim import Eager, Runtime, Victim, device_of
+from hardtack.sessions import OnnxRuntime, OpenVino
 from hardtack.tasks.task import Encode
 
 WORTH = 10**13
@@ -32,61 +32,6 @@ class Convert(Protocol):
     def __call__(self, model: nn.Module, file: Path, *, inputs: Mapping[str, Tensor]) -> float:
         """Write `file` after the example `inputs`; return the largest difference of two logits."""
         ...
-
-
-class OpenVino:
-    """OpenVINO in full float32 precision, with as many threads as torch has.
-
-    Args:
-        file: an ONNX file whose inputs are named as the encoder's keys and whose output is the logits.
-        vocabulary: how many tokens the model knows. OpenVINO reads zeros for a token beyond them.
-    """
-
-    def __init__(self, file: Path, *, vocabulary: int):
-        from openvino import Core
-
-        self.name, self.vocabulary = f"openvino {metadata.version('openvino')}", vocabulary
-        settings = {
-            "INFERENCE_PRECISION_HINT": "f32",  # else bfloat16 where the processor has it
-            "PERFORMANCE_HINT": "LATENCY",
-            "NUM_STREAMS": 1,
-            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-            "ENABLE_CPU_PINNING": False,  # several processes would be pinned to the same first core
-            "ENABLE_MMAP": False,  # the file goes once it is loaded
-        }
-        self._ask = Core().compile_model(str(file), "CPU", settings).create_infer_request()
-
-    def __call__(self, inputs: dict[str, Tensor]) -> Tensor:
-        """Return the logits [n, C] of inputs [n, width]."""
-        if int(inputs["input_ids"].max()) >= self.vocabulary:
-            raise IndexError("index out of range in the vocabulary")
-        answer = self._ask.infer({key: value.numpy() for key, value in inputs.items()}, share_inputs=True)
-        return torch.from_numpy(answer[0].copy())
-
-
-class OnnxRuntime:
-    """ONNX Runtime with as many threads as torch has, none of which spins while it waits.
-
-    Args:
-        file: an ONNX file whose inputs are named as the encoder's keys and whose output is the logits.
-        vocabulary: not needed here: ONNX Runtime refuses a token that the model does not know.
-    """
-
-    def __init__(self, file: Path, *, vocabulary: int):
-        from onnxruntime import InferenceSession, SessionOptions  # type: ignore[attr-defined]
-
-        self.name = f"onnxruntime {metadata.version('onnxruntime')}"
-        options = SessionOptions()
-        options.intra_op_num_threads = torch.get_num_threads()
-        options.inter_op_num_threads = 1
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.log_severity_level = 3
-        self._session = InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-
-    def __call__(self, inputs: dict[str, Tensor]) -> Tensor:
-        """Return the logits [n, C] of inputs [n, width]."""
-        (logits,) = self._session.run(["logits"], {key: value.numpy() for key, value in inputs.items()})
-        return torch.from_numpy(logits)
 
 
 RUNTIMES = {"openvino": OpenVino, "onnxruntime": OnnxRuntime}

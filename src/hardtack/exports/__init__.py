@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hardtack.exports.dense import to_dense
+from hardtack.exports.programs import to_onnx_folder, to_onnx_int8, to_openvino
 from hardtack.exports.shrink import to_shrink
 from hardtack.loading import Loaded
 from hardtack.ticket import Ticket
@@ -17,6 +18,9 @@ from hardtack.ticket import Ticket
 EXPORTS: dict[str, Callable[[Loaded, Ticket, Path], dict[str, Any]]] = {
     "shrink": to_shrink,
     "dense": to_dense,
+    "onnx": to_onnx_folder,
+    "onnx-int8": to_onnx_int8,
+    "openvino": to_openvino,
 }
 """Name -> what writes it; its result holds at least `form`, a sentence, `opens`, Python that opens it (with
 {name} for the folder), and `difference`, the largest one of any logit."""

@@ -40,8 +40,10 @@ def sample(model: nn.Module) -> dict[str, Tensor]:
 @torch.inference_mode()
 def answers(model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
     """Return the logits of a model in evaluation mode, on the CPU."""
-    device = next(model.parameters()).device
-    return model(**{name: value.to(device) for name, value in inputs.items()}).logits.cpu()
+    parameter = next(model.parameters(), None)  # an exported file has none
+    device = "cpu" if parameter is None else parameter.device
+    output = model(**{name: value.to(device) for name, value in inputs.items()})
+    return (output if isinstance(output, Tensor) else output.logits).cpu()
 
 
 def write(loaded: Loaded, folder: Path, expected: Tensor) -> float:

@@ -101,7 +101,9 @@ class Common:
         task = load_task(name, text_column=self.text_column, label_column=self.label_column, keep=keep)
         return task.limited(self.train_examples, self.min_words, self.seed)
 
-    def load(self, name: str, labels: tuple[str, ...], *, trained_head: bool = False) -> Loaded:
+    def load(
+        self, name: str, labels: tuple[str, ...], *, trained_head: bool = False, foreign: bool = False
+    ) -> Loaded:
         """Load a model for these labels as these settings say."""
         return load(
             name,
@@ -110,6 +112,7 @@ class Common:
             device=self.place(),
             trained_head=trained_head,
             merge_adapter=self.merge_adapter,
+            foreign=foreign,
         )
 
     def encoder(self, loaded: Loaded) -> Encoder:

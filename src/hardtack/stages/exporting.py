@@ -56,7 +56,8 @@ def export(
 
     def write(folder: Path) -> None:
         facts.update(EXPORTS[to](loaded, ticket, folder))
-        write_provenance(folder, {**made, "kind": "export", "exported": to})
+        kept = cost.parameters_kept(loaded.model)
+        write_provenance(folder, {**made, "kind": "export", "exported": to, "parameters": kept})
         labels = [label for _, label in sorted((loaded.model.config.id2label or {}).items())]
         write_card(
             folder,

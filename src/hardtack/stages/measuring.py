@@ -18,9 +18,10 @@ from hardtack.evaluation.gradients import WhiteBox
 from hardtack.evaluation.robust import attack_all, rates
 from hardtack.evaluation.runtimes import fastest_runtime
 from hardtack.evaluation.shift import LabelMap, accuracy_by, brier_score, calibration_error
-from hardtack.evaluation.victim import Runtime, Victim, evaluating
+from hardtack.evaluation.victim import Eager, Runtime, Victim, evaluating
 from hardtack.exports.onnx import to_onnx
 from hardtack.runs import Json, Run
+from hardtack.sessions import Foreign
 from hardtack.stages.common import Common
 from hardtack.stages.fitting import ticket_folder
 from hardtack.stages.rows import lines_of
@@ -53,8 +54,11 @@ class Subject:
     def shared(self) -> dict[str, Json]:
         """Return what all rows have in common."""
         found, made, inputs = self.found, self.found.made, self.one_input()
-        with evaluating(found.loaded.model):
-            flops = cost.forward_flops(found.loaded.model, inputs)
+        model, foreign = found.loaded.model, isinstance(found.loaded.model, Foreign)
+        flops = None
+        if not foreign:  # which does its own, uncounted
+            with evaluating(model):
+                flops = cost.forward_flops(model, inputs)
         names = (
             "method objective ticket_objective epochs epoch_rule granularity sparsity prunable run".split()
         )
@@ -62,10 +66,11 @@ class Subject:
             "model": found.loaded.base.id,
             "ticket": str(ticket_folder(found.folder)) if found.ticket and found.folder else None,
             **{name: made.get(name) for name in names},
+            "runtime": model.session.name if isinstance(model, Foreign) else Eager(model).name,
             "seed": self.common.seed,
             "trained_seed": made.get("seed"),
             "max_length": self.encoder.max_length,
-            "parameters": cost.parameters_kept(found.loaded.model),
+            "parameters": made.get("parameters") if foreign else cost.parameters_kept(model),
             "flops": flops,
             "flops_tokens": int(inputs["input_ids"].shape[1]),
             "disk_bytes": cost.disk_bytes(found.folder) if found.folder is not None else None,
@@ -192,24 +197,26 @@ def _overlap(home: Task, whole: Whole, table: Table) -> Sequence[str]:
     return flags.train_test_overlap(home.table("train").texts, table.texts)
 
 
-def choose_runtime(subject: Subject, attacks: int, examples: int, flops: float, run: Run) -> Runtime:
+def choose_runtime(subject: Subject, attacks: int, examples: int, flops: float | None, run: Run) -> Runtime:
     """Return what answers the attacks of one command: the fastest program here that agrees with the model.
 
     Args:
         subject: what is attacked.
         attacks: how many attacks there are.
         examples: how many examples each of them gets.
-        flops: operations of one text.
+        flops: operations of one text, where they are known.
         run: its log says what was chosen and why.
     """
     model, encoder = subject.found.loaded.model, subject.encoder
+    if isinstance(model, Foreign):
+        return model.session
     drawn = subject.home.examples(subject.split, examples, subject.common.seed)
     chosen = fastest_runtime(
         model,
         encoder,
         [example.text for example in drawn],
         convert=to_onnx,
-        work_flops=attacks * len(drawn) * QUERIES * flops,
+        work_flops=attacks * len(drawn) * QUERIES * (flops or 0),
         scratch=run.scratch,
     )
     run.log(event="runtime", name=chosen.runtime.name, why=chosen.why)

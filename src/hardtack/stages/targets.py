@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from hardtack.loading import Loaded, model_folder
 from hardtack.runs import Json
+from hardtack.sessions import Foreign
 from hardtack.stages.common import Common, made_of, provenance_of, tokenizer_digest
 from hardtack.stages.fitting import ticket_folder
 from hardtack.tasks.task import Task
@@ -35,9 +36,12 @@ def open_target(target: str | Path, data: Task, base: str | None, common: Common
         made = made_of(ticket)
         digest = f"ticket-{ticket.digest()}-{loaded.head}-{tokenizer_digest(loaded.tokenizer)}"
         return Target(loaded, ticket, made, digest, ticket_folder(path))
-    loaded = common.load(str(target), data.labels)
+    loaded = common.load(str(target), data.labels, foreign=True)
     ticket = Ticket.load(place / "ticket") if (place / "ticket" / "ticket.json").is_file() else None
     made = provenance_of(target)
+    if isinstance(loaded.model, Foreign):
+        digest = f"file-{loaded.head}-{tokenizer_digest(loaded.tokenizer)}"
+        return Target(loaded, None, made, digest, place)
     weights = digest_of({**loaded.model.state_dict(), **dict(loaded.model.named_parameters())})
     digest = f"model-{weights}-{tokenizer_digest(loaded.tokenizer)}"
     return Target(loaded, ticket, made, digest, place if is_model else None)

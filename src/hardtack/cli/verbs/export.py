@@ -33,7 +33,8 @@ def flags(parser: Parser, words: list[str]) -> None:
         required=True,
         type=one_of("export", EXPORTS),
         metavar="{" + ",".join(EXPORTS) + "}",
-        help="shrink: heads, neurons and channels are really gone; dense: zeros stay where they are",
+        help="shrink: heads, neurons and channels are really gone; dense: zeros stay where they are; onnx, "
+        "openvino: for these programs, units gone where they can be; onnx-int8: a smaller model of its own",
     )
     group.add_argument(
         "--out", required=True, metavar="DIR", help="the model's folder: new or empty, never another one"
