@@ -11,6 +11,9 @@ quartiles are printed with seconds, queries and the share of the time that is no
 ratio of processor seconds stands beside it, for machines that are shared. Caches are emptied before every
 turn; a conversion is not timed, but its seconds are printed.
 
+Padded to 64 tokens, a text costs TextAttack 64 / (tokens of ours) times as much. On one thread, where a full
+batch is bound by its products, the model itself can hardly gain more than that.
+
 TextAttack is a yardstick, installed apart (bench/yardstick.py). Where it is absent nothing is compared.
 """
 
@@ -47,13 +50,14 @@ OUTSIDE = 0.15  # of the time may be spent outside the model (eager)
 
 
 class Turn(NamedTuple):
-    """What one side did in one turn."""
+    """What one side did in one turn; `tokens` a text that went through the model, padding included."""
 
     seconds: float
     processor: float
     inside: float
     queries: int
     held: int
+    tokens: float
 
 
 class Timed:
@@ -74,9 +78,13 @@ def ours(attack: Any, examples: list[Example], encoder: Encoder, runtime: Runtim
     """Attack all examples in lockstep."""
     timed = Timed(runtime, runtime.name)
     began, worked = time.perf_counter(), time.process_time()
-    outcomes = attack_all(attack, examples, Victim(model, encoder, runtime=timed), Run.nowhere())
+    victim = Victim(model, encoder, runtime=timed)
+    outcomes = attack_all(attack, examples, victim, Run.nowhere())
     seconds, processor = time.perf_counter() - began, time.process_time() - worked
-    return Turn(seconds, processor, timed.seconds, sum(o.queries for o in outcomes), rates(outcomes).held)
+    tokens = victim.forwards.padded_tokens / victim.forwards.texts
+    return Turn(
+        seconds, processor, timed.seconds, sum(o.queries for o in outcomes), rates(outcomes).held, tokens
+    )
 
 
 def theirs(attack: Any, examples: list[Example]) -> Turn:
@@ -94,7 +102,8 @@ def theirs(attack: Any, examples: list[Example]) -> Turn:
     finally:
         model.forward = plain
     held = sum(type(result).__name__ == "FailedAttackResult" for result in results)
-    return Turn(seconds, processor, timed.seconds, sum(result.num_queries for result in results), held)
+    queries = sum(result.num_queries for result in results)
+    return Turn(seconds, processor, timed.seconds, queries, held, LENGTH)
 
 
 def line(name: str, turns: list[Turn]) -> str:
@@ -102,9 +111,8 @@ def line(name: str, turns: list[Turn]) -> str:
     seconds = statistics.median(turn.seconds for turn in turns)
     outside = statistics.median(1 - turn.inside / turn.seconds for turn in turns)
     last = turns[-1]
-    return (
-        f"{name}: {seconds:.2f} s, {last.queries} queries, {last.held} held, {outside:.1%} outside the model"
-    )
+    what = f"{last.queries} queries of {last.tokens:.1f} tokens, {last.held} held"
+    return f"{name}: {seconds:.2f} s, {what}, {outside:.1%} outside the model"
 
 
 def main() -> int:

@@ -60,7 +60,10 @@ def to_onnx(model: nn.Module, file: Path, *, inputs: Mapping[str, Tensor]) -> fl
         raise InputError(f"{', '.join(absent)} not installed; ONNX needs it: pip install 'hardtack[onnx]'")
     whole = {name: _at_least(value, rows=3) for name, value in inputs.items()}
     seen = {name: _cut(value, rows=2, tokens=max(3, _tokens(value) // 2)) for name, value in whole.items()}
-    unseen = (whole, {name: _cut(value, rows=1, tokens=_tokens(value) - 1) for name, value in whole.items()})
+    unseen = (
+        whole,
+        {name: _cut(value, rows=1, tokens=max(1, _tokens(value) - 1)) for name, value in whole.items()},
+    )
     part = file.with_name(f".{file.name}.{os.getpid()}.part")
     part.mkdir(parents=True)
     try:
