@@ -276,7 +276,8 @@ def test_train_every_search_and_retrain_in_two_processes(place, tmp_path, precis
             differ = sum(int((masks[name] != others[name]).sum()) for name in others)
             # The start was trained by two and by one as well; 0.4 % was seen in bf16, of hard-concrete.
             allowed = 0 if mine["method"] == "random" else 0.001 if precision == "fp32" else 0.02
-            assert differ <= allowed * sum(mask.numel() for mask in masks.values()), mine["method"]
+            units = sum(mask.numel() for mask in masks.values())  # 86 heads and neurons, or every weight
+            assert differ <= max(allowed * units, 2 if precision == "bf16" else 0), mine["method"]
         else:
             weights = load_file(Path(mine["model"]) / "model.safetensors")
             assert {weight.dtype for weight in weights.values()} == {torch.float32}
