@@ -198,6 +198,16 @@ def test_one_layer_left_whole_is_not_even():
     assert model.config.intermediate_size == 9
 
 
+def test_what_loses_nothing_is_not_on_record():
+    model = ZOO["bert"]()
+    masks = {
+        site.name: torch.ones(site.units, dtype=torch.bool) for site in Prunable.of(model, ("head",)).sites
+    }
+    shrunk.shrink_(model, masks | even_neurons(4)(Prunable.of(model, ("neuron",))))
+    assert not shrunk.is_shrunk(model)  # all heads are there, and all layers are alike
+    assert model.config.intermediate_size == 24
+
+
 def test_a_head_that_was_never_trained_is_not_written(tmp_path):
     model, _ = written(tmp_path)
     shrunk.save(model, tmp_path / "bare", head=False)

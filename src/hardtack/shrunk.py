@@ -44,6 +44,7 @@ def shrink_(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
     """
     view = Prunable.of(model, [kind for kind in kinds_of(model) if kind != "weight"])
     sites = {site.name: site for site in view.sites}
+    masks = {name: mask for name, mask in masks.items() if not bool(mask.all())}
     base = base_of(model)
     gone: dict[str, dict[int, list[Tensor]]] = {}
     for name, mask in masks.items():
@@ -147,9 +148,8 @@ def save(model: PreTrainedModel, folder: Path, *, head: bool = True) -> None:
         folder: where to.
         head: False leaves out what stands outside the base model.
     """
-    state = model.state_dict()
-    prefix = _prefix(model)
-    model.save_pretrained(folder, state_dict={n: t for n, t in state.items() if head or n.startswith(prefix)})
+    base = {name: value for name, value in model.state_dict().items() if name.startswith(_prefix(model))}
+    model.save_pretrained(folder, state_dict=None if head else base)
     if is_shrunk(model):
         path = folder / "config.json"
         settings = json.loads(path.read_text())

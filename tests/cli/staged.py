@@ -16,7 +16,11 @@ from hardtack.select import Sparsity
 from hardtack.stages import Common, retrain, search, train
 from hardtack.training.adversarial import FreeLB
 
-MORE = {"hard_concrete": {"epochs": 3.0, "price": 5.0}, "iterative": {"epochs": 1.0, "lr": 1e-3}}
+MORE = {
+    "early_bird": {"epochs": 2.0, "lr": 1e-3},
+    "hard_concrete": {"epochs": 3.0, "price": 5.0},
+    "iterative": {"epochs": 1.0, "lr": 1e-3},
+}
 """Settings of methods that train, so that they train for a moment only."""
 
 

@@ -133,8 +133,7 @@ def retrain(
     held.
 
     Args as in `train`, and:
-        ticket: a ticket folder, a search's run folder that holds one ticket, or a model that `export` shrank:
-            then nothing is left to hold.
+        ticket: a ticket folder, a run folder that holds one ticket, or a shrunk model, which holds nothing.
         base: where the ticket's base is now, when it has moved.
     """
     again = recipe("retrain", locals())

@@ -30,7 +30,7 @@ def flags(parser: Parser, words: list[str]) -> None:
     from hardtack import stages
 
     parser.add_argument(
-        "target", metavar="TARGET", help="a model, a ticket, or a folder made by train or retrain"
+        "target", metavar="TARGET", help="a model, a ticket, or a folder made by train, retrain or export"
     )
     shared.add_task_and_out(parser)
     add(parser, parameters(stages.evaluate, HELPS), title="evaluation")

@@ -19,7 +19,9 @@ def flags(parser: Parser, words: list[str]) -> None:
     from hardtack import stages
 
     parser.add_argument(
-        "ticket", metavar="TICKET", help="a ticket folder, or a search's run folder that holds one ticket"
+        "ticket",
+        metavar="TICKET",
+        help="a ticket folder, a search's run folder that holds one ticket, or a model that export shrank",
     )
     shared.add_task_and_out(parser)
     add(parser, parameters(stages.retrain, HELPS), title="training")
