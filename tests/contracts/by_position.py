@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from hardtack.methods.search import Data, record, sparsities_field
-from hardtack.prunable import Prunable
+from hardtack.prunable import KINDS, Prunable
 from hardtack.runs import Run
 from hardtack.select import Sparsity, check_drawable, draw
 from hardtack.ticket import Base, Ticket
@@ -24,6 +24,7 @@ class ByPosition:
     starts: ClassVar[str] = "base"
     minimises: ClassVar[str] = "clean"
     version: ClassVar[int] = 1
+    takes: ClassVar[tuple[str, ...]] = KINDS
     gives: ClassVar[str] = "the last units of the model, or the first; nested"
     advice: ClassVar[str] = "a test needs a mask that can be worked out by hand"
 

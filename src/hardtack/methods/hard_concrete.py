@@ -38,7 +38,7 @@ from torch import Tensor, nn
 from hardtack.errors import InputError
 from hardtack.gates import HardConcreteGates, gated
 from hardtack.methods.search import Data, check_training, record, sparsities_field
-from hardtack.prunable import Prunable
+from hardtack.prunable import KINDS, Prunable
 from hardtack.runs import Run
 from hardtack.schedule import Ramp, WarmupDecay
 from hardtack.select import Sparsity, check_drawable, checked, draw, round_half_up
@@ -64,6 +64,7 @@ class HardConcrete:
     starts: ClassVar[str] = "finetuned"
     minimises: ClassVar[str] = "freelb"
     version: ClassVar[int] = 1
+    takes: ClassVar[tuple[str, ...]] = KINDS
     gives: ClassVar[str] = (
         "one ranking, learned once, from which every sparsity is drawn (nested); `learned` "
         "keeps what stayed open"

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from hardtack.errors import InputError
 from hardtack.methods.magnitude import magnitudes
 from hardtack.methods.search import Data, check_training, record, sparsities_field
-from hardtack.prunable import Prunable
+from hardtack.prunable import KINDS, Prunable
 from hardtack.runs import Run
 from hardtack.schedule import Constant
 from hardtack.select import Sparsity, check_drawable, draw, round_half_up
@@ -50,6 +50,7 @@ class Iterative:
     starts: ClassVar[str] = "base"
     minimises: ClassVar[str] = "clean"
     version: ClassVar[int] = 1
+    takes: ClassVar[tuple[str, ...]] = KINDS
     gives: ClassVar[str] = "nested masks, each cut from weights that were trained under the one before"
     advice: ClassVar[str] = (
         "clean accuracy at high sparsity matters most, and a training run for each round is affordable"

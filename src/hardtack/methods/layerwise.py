@@ -41,9 +41,9 @@ class Calibrated(Search, Protocol):
 
 def check(method: Calibrated, view: Prunable) -> None:
     """Refuse units that are not single weights, and sparsities that cannot be drawn from them."""
-    if other := [kind for kind in view.granularity if kind != "weight"]:
+    if other := [kind for kind in view.granularity if kind not in method.takes]:
         raise InputError(
-            f"{method.name} removes single weights, not granularity {other[0]!r}; allowed: weight"
+            f"{method.name} does not take granularity {other[0]!r}; allowed: {', '.join(method.takes)}"
         )
     check_drawable(view, method.sparsities, method.scope)
 
@@ -52,6 +52,7 @@ def tickets(
     method: Calibrated, start: nn.Module, base: Base, view: Prunable, data: Data, run: Run
 ) -> Iterator[Ticket]:
     """Prune once for each wanted sparsity and yield its ticket; a killed run goes on at its block."""
+    check(method, view)
     rule = method.rule()
     if rule.compensates and fingerprint(start, base.fresh) != base.fingerprint:
         raise InputError(

@@ -10,7 +10,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from hardtack.methods.search import Data, record, sparsities_field
-from hardtack.prunable import Prunable
+from hardtack.prunable import KINDS, Prunable
 from hardtack.runs import Run
 from hardtack.select import Sparsity, check_drawable, draw
 from hardtack.ticket import Base, Ticket
@@ -29,6 +29,7 @@ class Magnitude:
     starts: ClassVar[str] = "base"
     minimises: ClassVar[str] = "clean"
     version: ClassVar[int] = 1
+    takes: ClassVar[tuple[str, ...]] = KINDS
     gives: ClassVar[str] = "the largest weights, or heads and neurons of largest norm; nested"
     advice: ClassVar[str] = "a ticket is wanted at once, or a learned one needs its plainest rival"
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from hardtack.methods.search import Data, record, sparsities_field
-from hardtack.prunable import Prunable
+from hardtack.prunable import KINDS, Prunable
 from hardtack.runs import Run
 from hardtack.select import Sparsity, check_drawable, draw
 from hardtack.ticket import Base, Ticket
@@ -24,6 +24,7 @@ class Random:
     starts: ClassVar[str] = "base"
     minimises: ClassVar[str] = "clean"
     version: ClassVar[int] = 1
+    takes: ClassVar[tuple[str, ...]] = KINDS
     gives: ClassVar[str] = "units drawn by chance; nested within one seed"
     advice: ClassVar[str] = "always, as the control: a ticket that does not beat it has found nothing"
 

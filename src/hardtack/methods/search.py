@@ -29,8 +29,9 @@ class Search(Protocol):
 
     `needs` says what it reads ("weights", "inputs" or "labels"), `starts` where it starts by default
     ("base" or "finetuned"), `minimises` which objective it takes by default, `version` is raised when a fix
-    changes its results. `gives` and `advice` help a newcomer to choose: what its tickets are, and when to
-    take it; the documentation's table of methods is made of them.
+    changes its results, `takes` lists the kinds of unit it can remove. `gives` and `advice` help a newcomer
+    to choose: what its tickets are, and when to take it; the documentation's table of methods is made of
+    them.
     """
 
     name: ClassVar[str]
@@ -38,6 +39,7 @@ class Search(Protocol):
     starts: ClassVar[str]
     minimises: ClassVar[str]
     version: ClassVar[int]
+    takes: ClassVar[tuple[str, ...]]
     gives: ClassVar[str]
     advice: ClassVar[str]
 
