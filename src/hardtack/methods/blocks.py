@@ -7,6 +7,7 @@ all blocks only the running states are kept (K9). The model itself is never writ
 to a block for the time of a call.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -33,7 +34,7 @@ class Matrix(NamedTuple):
         name: its weight, relative to the base model; of a task head, relative to the model.
         module: its module within the stage.
         transposed: True where the weight is stored [in, out].
-        pruned: False for one of the task head, which is only re-fitted.
+        pruned: False for one behind the blocks that is only re-fitted: a classifier, a pooler kept whole.
     """
 
     name: str
@@ -127,13 +128,13 @@ class Blocks:
         prefix = next(
             (f"{name}." for name, module in self.model.named_modules() if module is base and name), ""
         )
-        wanted = {site.name: int(site.exit.dim == 0) for site in view.sites}
+        wanted = {site.name: site.exit.dim == 0 for site in view.sites}
         left = set(wanted)
         for index, name in enumerate(self.names):
             root = base.get_submodule(name)
             inside = {
                 site.removeprefix(f"{name}.").removesuffix(".weight"): Matrix(
-                    site, site.removeprefix(f"{name}.").removesuffix(".weight"), bool(transposed), True
+                    site, site.removeprefix(f"{name}.").removesuffix(".weight"), transposed, True
                 )
                 for site, transposed in wanted.items()
                 if site.startswith(f"{name}.")
@@ -141,14 +142,20 @@ class Blocks:
             left -= {matrix.name for matrix in inside.values()}
             yield Stage(name, root, index, self._grouped(root, index, inside))
         after: dict[str, Matrix] = {}
-        tied = {id(p) for p in base.parameters()}
+        blocks = tuple(f"{prefix}{name}." for name in self.names)
+        holders = Counter(id(p) for _, p in self.model.named_parameters(remove_duplicate=False))
         for module, layer in self.model.named_modules():
-            site = f"{module}.weight".removeprefix(prefix)
-            inner = bool(prefix) and module.startswith(prefix)
-            if (inner or not prefix) and site in left:
-                after[module] = Matrix(site, module, bool(wanted[site]), True)
-            elif not inner and prefix and isinstance(layer, nn.Linear) and id(layer.weight) not in tied:
-                after[module] = Matrix(f"{module}.weight", module, False, False)
+            name = f"{module}.weight".removeprefix(prefix)
+            if name in left:
+                after[module] = Matrix(name, module, wanted[name], True)
+            elif (
+                isinstance(layer, nn.Linear)
+                and not module.startswith(blocks)
+                and holders[id(layer.weight)] == 1
+            ):
+                after[module] = Matrix(
+                    name, module, False, False
+                )  # what stands before the blocks is not seen
         stage = Stage("head", self.model, None, self._grouped(self.model, None, after))
         if left := left - {matrix.name for matrix in stage.matrices()}:
             raise InputError(f"{min(left)} is in no block and not behind them; keep it whole (--keep-whole)")
@@ -325,7 +332,8 @@ def _shapes_of_outputs(
     what = type(base_of(model)).__name__
     if [number for number, _ in entered] != list(range(len(blocks))):
         raise InputError(
-            f"{what} runs {len(blocks)} block(s) {len(entered)} times; blocks must not be shared"
+            f"{what} runs its {len(blocks)} block(s) {len(entered)} times; blocks that layers share cannot "
+            "be pruned one after the other"
         )
     for number in range(1, len(blocks)):
         if not torch.equal(entered[number][1], _hidden(left[number - 1])):
