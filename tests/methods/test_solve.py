@@ -155,8 +155,8 @@ def test_every_bank_keeps_exactly_n(solver, banks):
 
 
 def test_the_sweep_lies_between_exact_removal_and_magnitude():
-    W, factor = problem(32, 96)
-    budget = Budget(48)
+    W, factor = problem(16, 192, rows=500)
+    budget = Budget(96)
     exact = error(removed_exactly(W, factor, budget)[0], W, factor)
     swept, mask = removed(W, factor, budget)
     fitted = error(refitted(W, swept, mask, factor.hessian, 100), W, factor)

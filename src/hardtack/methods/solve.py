@@ -16,8 +16,6 @@ from hardtack.select import cut, lowest, round_half_up
 
 WIDTH = 64
 """Columns between two looks at what is cheapest by now; 32 to 192 were tried on MiniLM (decision 18)."""
-LOOKS = 6
-"""A narrow matrix is looked at so many times."""
 CHUNK = 2**28
 """Bytes that the rows' own inverses may take at once in `removed_exactly`."""
 
@@ -112,7 +110,7 @@ def saliency(W: Tensor, factor: Factor) -> Tensor:
 def removed(W: Tensor, factor: Factor, budget: Budget) -> tuple[Tensor, Tensor]:
     """Remove weights column by column on the shared factor; the columns to the right make up for each.
 
-    Every WIDTH columns (or sixth of them; a bank, for banks) the cheapest of what is there by now are chosen, by w^2 / U_jj^2.
+    Every WIDTH columns (a bank, for banks) the cheapest of what is there by now are chosen, by w^2 / U_jj^2.
 
     Args:
         W: float64 [out, in]; not changed.
@@ -125,7 +123,7 @@ def removed(W: Tensor, factor: Factor, budget: Budget) -> tuple[Tensor, Tensor]:
     U, W = factor.upper, W[:, factor.order]
     inputs, root = W.shape[1], factor.upper.diagonal()
     bank = budget.banks[1] if budget.banks else 0
-    width = bank * max(1, WIDTH // bank) if bank else min(WIDTH, -(-inputs // LOOKS))
+    width = bank * max(1, WIDTH // bank) if bank else WIDTH
     mask = torch.ones_like(W, dtype=torch.bool)
     for begin in range(0, inputs, width):
         end = min(begin + width, inputs)
