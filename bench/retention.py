@@ -1,6 +1,6 @@
 """What knowledge retention costs: seconds against forward passes, error against exact removal, memory.
 
-    HARDTACK_DATA=... python bench/retention.py [--only seconds|error|memory] [--refit 30]
+    HARDTACK_DATA=... python bench/retention.py [--only seconds|error|memory] [--refit 20]
 
 seconds: BERT-base shape with random weights, 256 sentences of 64 tokens, sparsity 0.5, against two passes of
     the whole model over the same batches; at most 5 times that. Peak memory above the model: at most 2.5 GB.
@@ -178,7 +178,7 @@ def compare(matrix, stage, factor, refit, found, times) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--only", choices=("seconds", "error"))
-    parser.add_argument("--refit", type=int, default=30)
+    parser.add_argument("--refit", type=int, default=Retention().refit)
     args = parser.parse_args()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
