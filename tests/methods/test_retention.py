@@ -104,7 +104,7 @@ def test_at_sparsity_0_nothing_changes():
         model = ZOO["bert"]()
         for name, value in ticket.weights.items():
             own = dict(model.named_parameters()) | dict(base_of(model).named_parameters())
-            assert torch.allclose(value, own[name], atol=1e-6), name
+            assert torch.allclose(value, own[name], atol=1e-5), name
 
 
 @pytest.mark.parametrize("method", ALL)

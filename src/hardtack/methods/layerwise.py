@@ -14,7 +14,7 @@ from hardtack.errors import InputError
 from hardtack.methods.blocks import Blocks, Matrix, Stage, evaluating
 from hardtack.methods.search import Data, Search, record
 from hardtack.methods.solve import Budget
-from hardtack.methods.sums import Rule, Sums, advance, gather
+from hardtack.methods.sums import Rule, Sums, advance, gather, targets
 from hardtack.prunable import Prunable
 from hardtack.runs import Run
 from hardtack.select import Sparsity, check_drawable, draw, round_half_up
@@ -186,7 +186,7 @@ def _global_scores(rule: Rule, blocks: Blocks, stages: Sequence[Stage]) -> dict[
     for stage in stages:
         groups = [group for group in stage.groups if any(matrix.pruned for matrix in group.matrices)]
         for group, sums in zip(
-            groups, gather(rule, blocks, stage, groups, dense, dense, {}, False), strict=True
+            groups, gather(rule, blocks, stage, groups, dense, {}, banks=False), strict=True
         ):
             for matrix in group.matrices:
                 stored = stage.root.get_parameter(f"{matrix.module}.weight")
@@ -212,10 +212,13 @@ def _stage(
     weights: dict[str, Tensor] = {}
     masks: dict[str, Tensor] = {}
     groups = [g for g in stage.groups if rule.adapts or any(matrix.pruned for matrix in g.matrices)]
-    rounds = [groups] if rule.each == "block" else [[group] for group in groups]
-    for together in rounds:
-        banks = any(budget.banks for budget in budgets.values())
-        gathered = gather(rule, blocks, stage, together, dense, sparse, weights, banks)
+    banks = any(budget.banks for budget in budgets.values())
+    goals = targets(blocks, stage, groups, dense) if rule.adapts else []
+    for numbers in [range(len(groups))] if rule.each == "block" else [[n] for n in range(len(groups))]:
+        together = [groups[number] for number in numbers]
+        wanted = [[batch[number] for number in numbers] for batch in goals]
+        states, pruned = (dense, {}) if rule.path == "dense" else (sparse, weights)
+        gathered = gather(rule, blocks, stage, together, states, pruned, banks=banks, wanted=wanted)
         for group, sums in zip(together, gathered, strict=True):
             for matrix in group.matrices:
                 _solve_(rule, stage, matrix, sums, budgets, weights, masks)

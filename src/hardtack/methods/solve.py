@@ -92,7 +92,8 @@ class Factor(NamedTuple):
 
     def inverse_times(self, right: Tensor) -> Tensor:
         """Return H^-1 times a matrix [in, n]."""
-        return self._back(self.upper.T @ (self.upper @ right[self.order]))
+        U = self.upper.to(right.dtype)
+        return self._back(U.T @ (U @ right[self.order]))
 
     def inverse_diagonal(self) -> Tensor:
         """Return the diagonal of H^-1, [in]."""
@@ -112,7 +113,8 @@ def saliency(W: Tensor, factor: Factor) -> Tensor:
 def removed(W: Tensor, factor: Factor, budget: Budget) -> tuple[Tensor, Tensor]:
     """Remove weights column by column on the shared factor; the columns to the right make up for each.
 
-    Every WIDTH columns (a bank, for banks) the cheapest of what is there by now are chosen, by w^2 / U_jj^2.
+    The factor is float64's, the sweep float32. Every WIDTH columns (a bank, for banks) the cheapest of what is
+    there by now are chosen, by w^2 / U_jj^2.
 
     Args:
         W: float64 [out, in]; not changed.
@@ -122,8 +124,8 @@ def removed(W: Tensor, factor: Factor, budget: Budget) -> tuple[Tensor, Tensor]:
     Returns:
         The new weights and the bool mask, both [out, in].
     """
-    U, W = factor.upper, W[:, factor.order]
-    inputs, root = W.shape[1], factor.upper.diagonal()
+    U, W = factor.upper.float(), W[:, factor.order].float()
+    inputs, root = W.shape[1], U.diagonal()
     bank = budget.banks[1] if budget.banks else 0
     width = bank * max(1, WIDTH // bank) if bank else WIDTH
     mask = torch.ones_like(W, dtype=torch.bool)
@@ -142,7 +144,7 @@ def removed(W: Tensor, factor: Factor, budget: Budget) -> tuple[Tensor, Tensor]:
         W[:, end:] -= error @ U[begin:end, end:]
     back = factor.order.argsort()
     mask = mask[:, back]
-    return W[:, back] * mask, mask
+    return W[:, back].double() * mask, mask
 
 
 def removed_exactly(W: Tensor, factor: Factor, budget: Budget) -> tuple[Tensor, Tensor]:
@@ -191,8 +193,8 @@ def refitted(W: Tensor, start: Tensor, mask: Tensor, hessian: Tensor, steps: int
     """Return the least-squares weights on a mask, by conjugate gradients on all rows at once.
 
     Each row minimises (v - w) H (v - w)^T over the v that are 0 where its mask is; a step is one product with
-    H. Steps are taken in float32 on what is missing, RESTART at a time, and what is missing is worked out anew
-    in float64 between: the end is as exact as float64 gives it.
+    H. Steps are taken in float32 on what is missing, RESTART at a time, and what is missing is worked out
+    anew in float64 between: the end is as exact as float64 gives it.
 
     Args:
         W: float64 [out, in], the weights whose outputs are wanted.
@@ -234,18 +236,17 @@ def pruned(W: Tensor, factor: Factor, budget: Budget, solver: str, refit: int) -
     return (refitted(W, new, mask, factor.hessian, refit) if refit else new), mask
 
 
-def adapted(W: Tensor, factor: Factor, gram: Tensor, cross: Tensor) -> Tensor:
+def adapted(W: Tensor, factor: Factor, gram: Tensor, wanted: Tensor) -> Tensor:
     """Return the weights that send the sparse inputs to the dense outputs, in the least-squares sense.
 
-    With X the sparse inputs and Z the dense ones (rows are tokens), Y = Z W^T, this is
-    W_bar^T = W^T + (X^T X + ridge)^-1 (X^T Z - X^T X) W^T: the paper's (X^T X + ridge)^-1 X^T Y, but for its
+    With X the sparse inputs and Y the dense outputs without bias (rows are tokens), this is
+    W_bar^T = W^T + (X^T X + ridge)^-1 (X^T Y - X^T X W^T): the paper's (X^T X + ridge)^-1 X^T Y, but for its
     ridge, which pulls towards W here and not towards 0. Where inputs are alike, nothing changes at any ridge.
 
     Args:
         W: float64 [out, in].
         factor: of X.
         gram: X^T X.
-        cross: X^T Z, [in, in].
+        wanted: X^T Y, [in, out].
     """
-    pull = (cross.double() - gram.double()) @ W.T  # [in, out]
-    return W + factor.inverse_times(pull).T
+    return W + factor.inverse_times(wanted - gram @ W.T).T

@@ -27,7 +27,8 @@ class Sums:
         banks: whether sweeps must walk the inputs in their order.
         rows: how many input vectors there were.
         gram: X^T X [in, in], or its diagonal [in].
-        cross: X^T Z [in, in], X the sparse path's inputs and Z the dense path's; None where not asked for.
+        cross: X^T T [in, k], T what `targets` recorded of the dense path; None where not asked for.
+        direct: whether T are the outputs of the one matrix, not the inputs of all.
     """
 
     what: str
@@ -36,15 +37,21 @@ class Sums:
     rows: int = 0
     gram: Tensor = field(default_factory=lambda: torch.zeros(()))
     cross: Tensor | None = None
+    direct: bool = False
     _factor: Factor | None = None
 
-    def add_(self, x: Tensor, z: Tensor | None, diagonal: bool) -> None:
-        """Add the inputs of a batch, [rows, in] each."""
+    def add_(self, x: Tensor, target: Tensor | None, diagonal: bool) -> None:
+        """Add a batch: inputs [rows, in], targets [rows, k]."""
         self.rows += len(x)
         self.gram = self.gram + (x.double().square().sum(0) if diagonal else gram(x))
-        if z is not None:
-            product = (x.T @ z).double()
+        if target is not None:
+            product = (x.T @ target).double()
             self.cross = product if self.cross is None else self.cross.add_(product)
+
+    def outputs(self, W: Tensor) -> Tensor:
+        """Return X^T Y, [in, out], Y the dense outputs of a matrix W [out, in] without bias."""
+        assert self.cross is not None
+        return self.cross if self.direct else self.cross @ W.T
 
     def factor(self) -> Factor:
         """Return the factor of the Gram matrix, made once for all matrices that share it."""
@@ -89,30 +96,61 @@ class Rule(NamedTuple):
     solve: "Callable[[Tensor, Sums, Budget], tuple[Tensor, Tensor]]"
 
 
+def narrows(group: Group, stage: Stage) -> bool:
+    """Say whether a group is one matrix with fewer outputs than inputs: its outputs are then the target."""
+    shapes = [stage.root.get_parameter(f"{matrix.module}.weight").shape for matrix in group.matrices]
+    outputs, inputs = shapes[0][::-1] if group.matrices[0].transposed else shapes[0]
+    return len(shapes) == 1 and outputs < inputs
+
+
+def targets(
+    blocks: Blocks, stage: Stage, groups: Sequence[Group], dense: Sequence[Tensor]
+) -> list[list[Tensor]]:
+    """Return for each batch what adaptive weights are fitted to: [rows, k] for each group.
+
+    That is the dense path's inputs, which serve all matrices that read them, or its outputs without bias
+    where those are fewer: sums with them are smaller, and so is what waits for the stage's later groups.
+    """
+    found = []
+    for batch, state in enumerate(dense):
+        inputs = blocks.inputs(stage, groups, batch, state, {})
+        for number, group in enumerate(groups):
+            if narrows(group, stage):
+                matrix = group.matrices[0]
+                stored = stage.root.get_parameter(f"{matrix.module}.weight")
+                inputs[number] = inputs[number] @ (stored if matrix.transposed else stored.T)
+        found.append(inputs)
+    return found
+
+
 def gather(
     rule: Rule,
     blocks: Blocks,
     stage: Stage,
     groups: Sequence[Group],
-    dense: Sequence[Tensor],
-    sparse: Sequence[Tensor],
+    states: Sequence[Tensor],
     weights: Weights,
+    *,
     banks: bool,
+    wanted: Sequence[Sequence[Tensor]] = (),
 ) -> list[Sums]:
-    """Add up the inputs of groups over all batches; the Gram matrices of a group once (Repaired K10)."""
-    sums = [Sums(group.matrices[0].name, rule.ridge, banks) for group in groups]
-    for batch in range(len(dense)):
-        alike = not weights and sparse[batch] is dense[batch]
-        before = rule.path == "dense" or rule.adapts
-        zs = blocks.inputs(stage, groups, batch, dense[batch], {}) if before else []
-        xs = (
-            zs
-            if rule.path == "dense" or (alike and zs)
-            else blocks.inputs(stage, groups, batch, sparse[batch], weights)
-        )
+    """Add up the inputs of groups over all batches; the Gram matrices of a group once (K10).
+
+    Args:
+        rule: how the method prunes.
+        blocks: the model's.
+        stage: where the groups are.
+        groups: what reads.
+        states: the stage's input on the path that is read, a batch each.
+        weights: what of the stage is pruned already on that path.
+        banks: whether sweeps must walk the inputs in their order.
+        wanted: what `targets` found for these groups.
+    """
+    sums = [Sums(g.matrices[0].name, rule.ridge, banks, direct=narrows(g, stage)) for g in groups]
+    for batch, state in enumerate(states):
+        xs = blocks.inputs(stage, groups, batch, state, weights)
         for number, total in enumerate(sums):
-            z = zs[number] if rule.adapts else None
-            total.add_(xs[number], z, not rule.compensates)
+            total.add_(xs[number], wanted[batch][number] if wanted else None, not rule.compensates)
     return sums
 
 
@@ -132,8 +170,8 @@ def advance(
         y_, outputs_ = blocks.outputs(stage, batch, sparse[batch], weights)
         for name, calls in outputs.items():
             for out, out_ in zip(calls, outputs_[name], strict=True):
-                error[name] += float((out_ - out).double().square().sum())
-                energy[name] += float(out.double().square().sum())
+                error[name] += float(torch.linalg.vector_norm(out_ - out)) ** 2
+                energy[name] += float(torch.linalg.vector_norm(out)) ** 2
         new_dense.append(y)
         new_sparse.append(y_)
         if stage.block is not None:
