@@ -113,8 +113,8 @@ def saliency(W: Tensor, factor: Factor) -> Tensor:
 def removed(W: Tensor, factor: Factor, budget: Budget) -> tuple[Tensor, Tensor]:
     """Remove weights column by column on the shared factor; the columns to the right make up for each.
 
-    The factor is float64's, the sweep float32. Every WIDTH columns (a bank, for banks) the cheapest of what is
-    there by now are chosen, by w^2 / U_jj^2.
+    The factor is float64's, the sweep float32. Every WIDTH columns (a bank, for banks) the cheapest of what
+    is there by now are chosen, by w^2 / U_jj^2.
 
     Args:
         W: float64 [out, in]; not changed.
