@@ -36,7 +36,7 @@ from transformers import (
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from hardtack.runs import generator
-from hardtack.tasks.task import Batch, Batches, Table, Task
+from hardtack.tasks.task import Batch, Batches, Table, Task, stratified
 from hardtack.tasks.text import Encoder
 
 M = TypeVar("M", bound=nn.Module)
@@ -354,9 +354,15 @@ class PixelBatches:
         order = torch.randperm(self.examples, generator=generator(self.seed, "toy order", epoch))
         return self._pick(order[index * self.size : (index + 1) * self.size])
 
-    def in_order(self, size: int | None = None) -> Iterator[Batch]:
-        for rows in torch.arange(self.examples).split(size or self.size):
-            yield self._pick(rows)
+    def in_order(self, size: int | None = None, *, only: np.ndarray | None = None) -> Iterator[Batch]:
+        rows = torch.arange(self.examples) if only is None else torch.from_numpy(only)
+        for part in rows.split(size or self.size):
+            yield self._pick(part)
+
+    def drawn(self, n: int, seed: int) -> np.ndarray:
+        if n >= self.examples:
+            return np.arange(self.examples)
+        return stratified(self.labels.numpy(), n, seed=seed, label="drawn")
 
 
 def toy_batches(

@@ -200,6 +200,23 @@ def kinds_of(model: nn.Module) -> tuple[str, ...]:
     return family.kinds if family else ("weight",)
 
 
+def blocks_of(model: nn.Module) -> list[str]:
+    """Return the names of the attention blocks of a listed model, relative to its base, in their order.
+
+    Raises:
+        InputError: when the model's family has none, or is not in the table.
+    """
+    base = base_of(model)
+    family = _family(base)
+    if family is None or family.attention is None:
+        listed = sorted(name for name, entry in FAMILIES.items() if entry.attention)
+        raise InputError(
+            f"{type(base).__name__} has no attention blocks in the table of families; "
+            f"allowed: {', '.join(listed)}"
+        )
+    return _layers(base, family)
+
+
 def unlisted(model: nn.Module) -> str | None:
     """Return one line that says what is unknown of a model that the table lacks; None for a listed one."""
     if _family(base := base_of(model)) is not None:

@@ -214,7 +214,7 @@ def _rows(by_row: tuple[Tensor, torch.Size, int], fraction: float, kind: str) ->
     rows, shape, inputs = by_row
     if kind != "weight":
         raise InputError(f"scope 'row' does not fit granularity {kind!r}; allowed: weight")
-    return _flat(_lowest(rows, round_half_up(fraction * rows.shape[1])), shape, inputs)
+    return _flat(lowest(rows, round_half_up(fraction * rows.shape[1])), shape, inputs)
 
 
 def _banks(by_row: tuple[Tensor, torch.Size, int], keep: int, bank: int, name: str, kind: str) -> Tensor:
@@ -223,10 +223,10 @@ def _banks(by_row: tuple[Tensor, torch.Size, int], keep: int, bank: int, name: s
         raise InputError(f"banks {keep}:{bank} do not fit granularity {kind!r}; allowed: weight")
     if rows.shape[1] % bank:
         raise InputError(f"banks {keep}:{bank} do not divide the {rows.shape[1]} inputs of {name}")
-    return _flat(_lowest(rows.reshape(-1, bank), bank - keep).view(rows.shape), shape, inputs)
+    return _flat(lowest(rows.reshape(-1, bank), bank - keep).view(rows.shape), shape, inputs)
 
 
-def _lowest(rows: Tensor, count: int) -> Tensor:
+def lowest(rows: Tensor, count: int) -> Tensor:
     """Mask out the `count` lowest of each row; among equals the later position goes first."""
     if not torch.isfinite(rows).all():
         raise InputError("scores hold NaN or infinity; nothing can be ranked")

@@ -105,7 +105,8 @@ class Ticket:
         base: what the ticket rewinds to.
         masks: site -> bool [units], True = kept.
         granularity: the kinds of unit, which say how masks spread over tensors.
-        weights: parameters (relative to the base model) that the method changed; empty for a pure mask.
+        weights: parameters that the method changed, named relative to the base model, or those of a task
+            head relative to the whole model; empty for a pure mask.
         origin: how it was found: method, settings, start model, seed, run.
         keep_whole: name patterns that were not prunable.
     """
@@ -177,8 +178,11 @@ class Ticket:
             InputError: when `model` is not the ticket's base (by its fingerprint) or its units do not fit.
         """
         view = self.view(model)
-        tensors = dict(base_of(model).named_parameters())
-        for name, value in self.weights.items():
+        tensors = {**dict(model.named_parameters()), **dict(base_of(model).named_parameters())}
+        weights = self.weights
+        if base_of(model) is model:  # a bare encoder: a ticket that was found on a classifier fits it too
+            weights = {name: value for name, value in weights.items() if name in tensors}
+        for name, value in weights.items():
             if name not in tensors or tensors[name].shape != value.shape:
                 raise InputError(f"ticket's weight {name} {tuple(value.shape)} does not fit this model")
         pruned = view.pruned()
@@ -196,7 +200,7 @@ class Ticket:
                 f"ticket belongs to another base: {self.base.id} with fingerprint {self.base.fingerprint}, "
                 f"this is {found}"
             )
-        for name, value in self.weights.items():
+        for name, value in weights.items():
             tensors[name].copy_(value)
         for name, value in zip(pruned, products, strict=True):
             tensors[name].data = value.to(tensors[name].device, tensors[name].dtype)

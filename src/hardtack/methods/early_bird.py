@@ -45,7 +45,7 @@ from torch import Tensor, nn
 from hardtack.errors import InputError, nearest
 from hardtack.gates import SoftGates, gated
 from hardtack.methods.convergence import Convergence, tells_apart
-from hardtack.methods.search import Data, check_training, record, sparsities_field
+from hardtack.methods.search import Data, check_kinds, check_training, record, sparsities_field
 from hardtack.prunable import Prunable
 from hardtack.runs import Run
 from hardtack.schedule import WarmupDecay
@@ -141,8 +141,7 @@ class EarlyBird:
 
     def check(self, view: Prunable) -> None:
         """Refuse single weights, and sparsities that cannot be drawn from these units."""
-        if other := [kind for kind in view.granularity if kind not in self.removes]:
-            raise InputError(f"early_bird removes no {other[0]} units; allowed: {', '.join(self.removes)}")
+        check_kinds(self, view)
         check_drawable(view, self.sparsities, self.scope)
 
     def search(

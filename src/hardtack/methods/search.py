@@ -96,6 +96,12 @@ def record(method: Search, run: Run, sparsity: Sparsity, **facts: Any) -> dict[s
     return {**wanted, "seed": run.seed, "run": run.id, **facts}
 
 
+def check_kinds(method: Search, view: Prunable) -> None:
+    """Refuse kinds of unit that a method does not remove."""
+    if other := [kind for kind in view.granularity if kind not in method.removes]:
+        raise InputError(f"{method.name} removes no {other[0]} units; allowed: {', '.join(method.removes)}")
+
+
 def check_training(*, epochs: float, lr: float, weight_decay: float, clip: float) -> None:
     """Refuse settings of training that no optimiser takes."""
     finite = all(map(math.isfinite, (epochs, lr, weight_decay, clip)))

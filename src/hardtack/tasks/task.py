@@ -300,11 +300,23 @@ class Batches:
             self._epoch = (epoch, self._order(epoch))
         return self._collate(self._epoch[1][index])
 
-    def in_order(self, size: int | None = None) -> Iterator[Batch]:
-        """Yield every row once, longest first, for evaluation; `ids` tell who is who."""
-        order = np.argsort(-self._lengths, kind="stable")
-        for start in range(0, self.examples, size or self.size):
+    def in_order(self, size: int | None = None, *, only: np.ndarray | None = None) -> Iterator[Batch]:
+        """Yield every row once, longest first, for evaluation; `ids` tell who is who.
+
+        Args:
+            size: rows in a batch, by default the training batch's.
+            only: positions of the rows to yield, by default all.
+        """
+        rows = np.arange(self.examples) if only is None else only
+        order = rows[np.argsort(-self._lengths[rows], kind="stable")]
+        for start in range(0, len(order), size or self.size):
             yield self._collate(order[start : start + (size or self.size)])
+
+    def drawn(self, n: int, seed: int) -> np.ndarray:
+        """Return the positions of n rows, stratified by label and distinct; all if there are not more."""
+        if n >= self.examples:
+            return np.arange(self.examples)
+        return stratified(self._labels.numpy(), n, seed=seed, label="drawn")
 
     def _order(self, epoch: int) -> list[np.ndarray]:
         rng = generator(self.seed, "order", epoch)
