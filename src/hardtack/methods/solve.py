@@ -218,15 +218,16 @@ def _corrections(missing: Tensor, mask: Tensor, H: Tensor, steps: int) -> Tensor
     middle = H.diagonal().mean()
     H, scale = H / middle, live / (H.diagonal() / middle)
     x, z = torch.zeros_like(r), r * scale
-    d, rz = z, (r * z).sum(1, keepdim=True)
-    for _ in range(steps):
-        q = (d @ H) * live
-        step = rz / (d * q).sum(1, keepdim=True).clamp_min(tiny)
-        x = x + step * d
-        r = r - step * q
-        z = r * scale
-        after = (r * z).sum(1, keepdim=True)
-        d, rz = z + (after / rz.clamp_min(tiny)) * d, after
+    d, rz = z.clone(), (r * z).sum(1, keepdim=True)
+    for _ in range(steps):  # in place: elsewhere each step would pass over as many new matrices
+        q = (d @ H).mul_(live)
+        step = rz / torch.linalg.vecdot(d, q)[:, None].clamp_min(tiny)
+        x.addcmul_(step, d)
+        r.addcmul_(step, q, value=-1)
+        torch.mul(r, scale, out=z)
+        after = torch.linalg.vecdot(r, z)[:, None]
+        d.mul_(after / rz.clamp_min(tiny)).add_(z)
+        rz = after
     return x.double() * (size / middle)
 
 
