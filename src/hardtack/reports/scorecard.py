@@ -84,7 +84,9 @@ def shifts(models: Sequence[Model], groups: Sequence[Group], *, seed: int) -> li
             if g.attack is None and not shifted(g) and g.row.get("task") == group.row["shifted_from"]
         ]
         extra = [
-            name for name in ("calibration_error", "brier_score") if any(name in e.row for e in group.entries)
+            name
+            for name in ("calibration_error", "brier_score")
+            if any(e.row.get(name) is not None for e in group.entries)
         ]
         rows = []
         for model in models:
