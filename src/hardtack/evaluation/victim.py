@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from hardtack.errors import InputError
+from hardtack.evaluation.packing import Packed
 from hardtack.evaluation.sheaves import Halving, Row, Sheaf, out_of_memory, padded, plan
 from hardtack.tasks.task import Encode
 
@@ -36,15 +37,21 @@ class Eager:
     """The model as it is: evaluation mode, no gradients, its own modes back afterwards.
 
     Args:
-        model: called with the inputs as keywords; returns logits or an object that has them as `.logits`.
+        model: called with the inputs as keywords; returns logits or an object that has them as `.logits`. Its
+            weights stay the same from the first call on.
     """
 
     def __init__(self, model: nn.Module):
         self.model, self.name = model, f"torch {torch.__version__.split('+')[0]}"
+        self._packed: Packed | None = None
 
     def __call__(self, inputs: dict[str, Tensor]) -> Tensor:
         """Return the model's logits [n, C]."""
-        with evaluating(self.model):
+        if (
+            self._packed is None
+        ):  # not before it is asked: most commands make a victim that another answers for
+            self._packed = Packed(self.model)
+        with evaluating(self.model), self._packed.using():
             return logits_of(self.model(**inputs))
 
 
