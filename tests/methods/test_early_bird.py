@@ -245,7 +245,7 @@ class Stop(BaseException):
 @pytest.mark.parametrize("settings", [
     {"stop": "hamming"}, {"stop": "rank"}, {"score": "gradient_activation", "epochs": 1.5, "threshold": 0.0},
 ], ids=["hamming", "rank", "saliency"])  # fmt: skip
-@pytest.mark.parametrize("seconds", [0.0, 1e9], ids=["saved-each-step", "never-saved"])
+@pytest.mark.parametrize("seconds", [0.0, pytest.param(1e9, marks=pytest.mark.slow)])
 def test_killed_at_any_step_the_trajectory_and_the_stop_are_the_same(settings, seconds, tmp_path):
     settings = {"epochs": 4.0, **LOOSE, "window": 2, **settings}
 

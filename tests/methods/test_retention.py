@@ -213,7 +213,7 @@ class Killed(BaseException):
     """Ends a search as a kill does: what was not on disk is gone."""
 
 
-@pytest.mark.parametrize("scope", ["row", "global"])
+@pytest.mark.parametrize("scope", ["row", pytest.param("global", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("method", ALL)
 def test_a_search_killed_after_any_block_goes_on_bit_for_bit(method, scope, tmp_path):
     made = method(sparsities=(HALF, Sparsity.parse("0.7")), scope=scope, calibration=30)
