@@ -161,10 +161,10 @@ def _shifted(
         found.append(Whole.of(other, split, labels, by))
     for one, text in zip(given, maps, strict=True):
         if not any(whole.labels == one for whole in found):
-            raise InputError(
-                f"--label-map {text}: no shifted set has exactly these labels; allowed: the labels of one, "
-                f"{' or '.join(', '.join(whole.data.labels) for whole in found) or 'and none was given'}"
+            there = (
+                "; ".join(", ".join(whole.data.labels) for whole in found) or "none: no --shifted is given"
             )
+            raise InputError(f"--label-map {text}: no shifted set has exactly these labels; allowed: {there}")
     return found
 
 
