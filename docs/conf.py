@@ -14,7 +14,7 @@ version = release = hardtack.__version__
 language = "en"
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "hardtack_docs"]
-exclude_patterns = ["hardtack_docs", "_static"]
+exclude_patterns = ["hardtack_docs", "_static", "results"]
 smartquotes = False  # or flags in prose would lose a dash: –seed
 
 # Markdown: ::: fences for notes, and anchors on headings so that pages can link to each other's sections.

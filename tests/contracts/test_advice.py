@@ -3,7 +3,8 @@
 from itertools import pairwise
 
 import pytest
-from tests.contracts.test_methods import FRACTIONS, HOME, set_up, trace
+from tests.contracts.matrix import FRACTIONS, HOME
+from tests.contracts.test_methods import set_up, trace
 
 from hardtack.methods import METHODS
 from hardtack.runs import Run
