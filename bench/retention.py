@@ -26,12 +26,13 @@ from transformers.utils import logging
 
 from hardtack.cost import hardware
 from hardtack.evaluation.resources import embedded_model
-from hardtack.methods.blocks import Blocks, evaluating
+from hardtack.methods.blocks import Blocks
 from hardtack.methods.obs import Obs
 from hardtack.methods.retention import Retention
 from hardtack.methods.search import Data
 from hardtack.methods.solve import Budget, pruned, removed_exactly
 from hardtack.methods.sums import gather
+from hardtack.modes import evaluation_mode
 from hardtack.prunable import Prunable
 from hardtack.runs import Run
 from hardtack.select import Sparsity
@@ -117,7 +118,7 @@ def errors(refit: int) -> bool:
     batches = list(data.in_order(only=data.drawn(EXAMPLES, 0)))
     found: dict[str, list[float]] = {}
     times: dict[str, list[float]] = {}
-    with evaluating(model):
+    with evaluation_mode(model):
         blocks = Blocks.of(model, batches)
         dense, rule = list(blocks.start), Obs().rule()
         for stage in blocks.stages(Prunable.of(model, keep_whole=("pooler*",))):

@@ -14,20 +14,13 @@ from hardtack import shrunk
 from hardtack.errors import InputError
 from hardtack.loading import load
 from hardtack.prunable import Prunable
+from tests.tickets import random_masks
 from tests.toys import logits_of, saved_toy, toy_inputs
 from tests.zoo import IMAGES, UNITS, ZOO, toy_of
 
 TEXTS = {name: kinds for name, kinds in UNITS.items() if name not in IMAGES}
 WITHOUT_SDPA = ("mpnet", "deberta-v2", "deberta-v3", "gemma2", "resnet", "resnet-bottleneck", "convnext")
 """Families whose attention transformers writes out itself, or that have none."""
-
-
-def random_masks(view):
-    """Cut other units, and another number of them, from each site; at least one goes and one stays."""
-    masks = {site.name: torch.rand(site.units) < 0.6 for site in view.sites}
-    for number, mask in enumerate(masks.values()):
-        mask[number % 2 - 1], mask[number % 2] = True, False
-    return masks
 
 
 @torch.no_grad()

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from hardtack.prunable import Prunable, base_of
+from tests.tickets import random_masks
 from tests.toys import logits_of, same_state, state_of, toy_inputs
 from tests.zoo import UNITS, ZOO, toy_of
 
@@ -24,14 +25,6 @@ def eager(name):
     if hasattr(model, "set_attn_implementation"):
         model.set_attn_implementation("eager")
     return model, toy_inputs(model)
-
-
-def random_masks(view):
-    """Cut other units, and another number of them, from each site; at least one goes and one stays."""
-    masks = {site.name: torch.rand(site.units) < 0.6 for site in view.sites}
-    for number, mask in enumerate(masks.values()):
-        mask[number % 2 - 1], mask[number % 2] = True, False
-    return masks
 
 
 @torch.no_grad()

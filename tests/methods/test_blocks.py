@@ -9,7 +9,8 @@ from tests.toys import TOYS, logits_of, toy_batches
 from tests.zoo import IMAGES, ZOO
 
 from hardtack.errors import InputError
-from hardtack.methods.blocks import Blocks, evaluating
+from hardtack.methods.blocks import Blocks
+from hardtack.modes import evaluation_mode
 from hardtack.prunable import Prunable, base_of
 from hardtack.tasks.task import Batch
 
@@ -117,7 +118,7 @@ def test_flags_come_back_after_evaluation_mode(toy):
     model = unusual_flags_(TOYS[toy]())
     before = facts_of(model)
     inside = []
-    with contextlib.suppress(KeyboardInterrupt), evaluating(model):
+    with contextlib.suppress(KeyboardInterrupt), evaluation_mode(model):
         inside = [module.training for module in model.modules()]
         raise KeyboardInterrupt
     assert inside

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 
@@ -13,6 +12,7 @@ from hardtack.errors import InputError
 from hardtack.evaluation.attacks.protocol import Ascent, Flips
 from hardtack.evaluation.sheaves import Sheaf, padded, plan
 from hardtack.evaluation.victim import Victim, check_finite, logits_of
+from hardtack.modes import evaluation_mode
 from hardtack.perturb import added_to_embeddings, ascend, project, random_start
 from hardtack.runs import generator
 from hardtack.tasks.task import Example
@@ -180,17 +180,5 @@ class WhiteBox:
         victim.forwards.batches += 1
         victim.forwards.tokens += int(inputs["attention_mask"].sum()) if "attention_mask" in inputs else 0
         victim.forwards.padded_tokens += inputs["input_ids"].numel()
-        with _evaluating(victim.model), added_to_embeddings(victim.model, delta):
+        with evaluation_mode(victim.model), added_to_embeddings(victim.model, delta):
             return logits_of(victim.model(**inputs)).float()
-
-
-@contextmanager
-def _evaluating(model: torch.nn.Module) -> Iterator[None]:
-    """Put every module into evaluation mode for a while; gradients stay possible."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training

@@ -18,9 +18,9 @@ class Packed:
     """The plain linear layers of a model on a CPU, with weights in the order in which oneDNN reads them.
 
     PyTorch hands a product in float32 to another library, which lays the weights out anew each time. Packed
-    once, products of 8 to 1,024 tokens took 0.5 to 0.9 of the time on two cores of an AMD EPYC; results
-    differ by rounding. The packed form is PyTorch's own, made for its compiler: where a version lacks it, and
-    for other devices and types, the layers stay as they are.
+    once, products take less time, small ones above all; results differ by rounding. The packed form is
+    PyTorch's own, made for its compiler: where a version lacks it, and for other devices and types, the
+    layers stay as they are.
 
     Args:
         model: stays plain; its layers answer in the packed form inside `using` alone. Its weights must not

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from hardtack.errors import InputError
 from hardtack.evaluation.sheaves import padded
-from hardtack.evaluation.victim import Eager, Runtime, Victim, device_of
-from hardtack.sessions import OnnxRuntime, OpenVino
+from hardtack.evaluation.victim import Runtime, Victim, device_of, runtime_of
+from hardtack.sessions import Foreign, OnnxRuntime, OpenVino
 from hardtack.tasks.task import Encode
 
 WORTH = 10**13
@@ -68,7 +68,9 @@ def fastest_runtime(
         work_flops: what attacks are expected to compute: texts they ask, times operations for one.
         scratch: where the file lies for a moment; by default where temporary files do.
     """
-    eager = Eager(model)
+    eager = runtime_of(model)
+    if isinstance(model, Foreign):
+        return Chosen(eager, "the model is an export for this program")
     if (device := device_of(model)).type != "cpu":
         return Chosen(eager, f"the model is on {device}")
     if work_flops < WORTH:

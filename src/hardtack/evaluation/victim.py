@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from hardtack.errors import InputError
 from hardtack.evaluation.packing import Packed
 from hardtack.evaluation.sheaves import Halving, Row, Sheaf, out_of_memory, padded, plan
+from hardtack.modes import evaluation_mode
+from hardtack.sessions import Foreign
 from hardtack.tasks.task import Encode
 
 # What a batch's start costs, in tokens, and how many tokens of 32 a batch size counts for. On a CPU core a
@@ -55,6 +57,11 @@ class Eager:
             return logits_of(self.model(**inputs))
 
 
+def runtime_of(model: nn.Module) -> Runtime:
+    """Return what runs a model: PyTorch, or for an export the program that it was made for."""
+    return model.session if isinstance(model, Foreign) else Eager(model)
+
+
 @dataclass
 class Forwards:
     """What a victim's model has computed so far: texts, batches, and tokens without and with padding."""
@@ -96,7 +103,7 @@ class Victim:
         if batch_size < 1:
             raise InputError(f"batch size {batch_size}; allowed: 1 or more")
         self.model, self.encoder = model, encoder
-        self.runtime: Runtime = runtime or Eager(model)
+        self.runtime: Runtime = runtime or runtime_of(model)
         self.device = device_of(model)
         kind = self.device.type
         self.budget = batch_size * 32 * _SCALE.get(kind, _SCALE_ELSEWHERE)
@@ -208,14 +215,8 @@ def _shown(text: Sequence[str]) -> str:
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Put every module into evaluation mode without gradients for a while; give each its own mode back."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        with torch.inference_mode():
-            yield
-    finally:
-        for module, training in modes:
-            module.training = training
+    with evaluation_mode(model), torch.inference_mode():
+        yield
 
 
 def logits_of(output: Any) -> Tensor:

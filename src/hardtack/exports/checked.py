@@ -64,11 +64,22 @@ def write(loaded: Loaded, folder: Path, expected: Tensor) -> float:
     loaded.tokenizer.save_pretrained(folder)
     again = load(str(folder), seed=loaded.base.head_seed or 0).model
     found = answers(again, sample(again))
-    difference = float((expected - found).abs().max())
-    allowed = TOLERANCE * max(1.0, float(expected.abs().max()))
-    if not difference <= allowed:  # also where it is no number
+    return difference(expected, found, TOLERANCE)
+
+
+def difference(expected: Tensor, found: Tensor, tolerance: float) -> float:
+    """Return the largest difference of two logits; refuse one that is not rounding.
+
+    Args:
+        expected: what the ticket's model answers.
+        found: what the export answers.
+        tolerance: what is allowed, in proportion to the largest logit where that is above 1.
+    """
+    largest = float((expected - found).abs().max())
+    allowed = tolerance * max(1.0, float(expected.abs().max()))
+    if not largest <= allowed:  # also where it is no number
         raise InputError(
-            f"the exported model does not answer as the ticket's: logits differ by {difference:.3g}; "
+            f"the exported model does not answer as the ticket's: logits differ by {largest:.3g}; "
             f"allowed: {allowed:.3g}"
         )
-    return difference
+    return largest

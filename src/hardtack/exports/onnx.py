@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from hardtack.errors import InputError
 from hardtack.exports.narrowing import narrow_
+from hardtack.modes import evaluation_mode
 
 OPSET = 20
 """Version of ONNX's operators; fixed, so that a newer exporter writes files that the same programs read."""
@@ -67,7 +68,7 @@ def to_onnx(model: nn.Module, file: Path, *, inputs: Mapping[str, Tensor]) -> fl
     part = file.with_name(f".{file.name}.{os.getpid()}.part")
     part.mkdir(parents=True)
     try:
-        with _evaluating(model):
+        with evaluation_mode(model), torch.no_grad():  # the exporter cannot follow inference mode
             _convert(model, part / file.name, seen)
             found = _difference(model, part / file.name, unseen)
         for written in sorted(part.iterdir(), reverse=True):  # FILE.data first: FILE says that all is there
@@ -169,19 +170,6 @@ def _at_least(value: Tensor, *, rows: int) -> Tensor:
 
 def _cut(value: Tensor, *, rows: int, tokens: int) -> Tensor:
     return (value[:rows, :tokens] if value.dim() == 2 else value[:rows]).contiguous()
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients for a while; not inference mode, which the exporter cannot follow."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module, training in modes:
-            module.training = training
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from hardtack import shrunk
 from hardtack.errors import InputError
-from hardtack.exports.checked import answers, sample
+from hardtack.exports.checked import answers, difference, sample
 from hardtack.exports.onnx import to_onnx
 from hardtack.loading import Loaded
 from hardtack.sessions import Foreign
@@ -46,7 +46,7 @@ def to_onnx_folder(loaded: Loaded, ticket: Ticket, folder: Path) -> dict[str, An
     expected, inputs = _write(loaded, ticket, folder)
     found = answers(Foreign(folder / "model.onnx", loaded.model.config), inputs)
     form = "an ONNX file with its tokenizer; onnxruntime and others run it"
-    return {"form": form, "opens": OPENS, "difference": _close(expected, found)}
+    return {"form": form, "opens": OPENS, "difference": difference(expected, found, TOLERANCE)}
 
 
 def to_onnx_int8(loaded: Loaded, ticket: Ticket, folder: Path) -> dict[str, Any]:
@@ -98,7 +98,7 @@ def to_openvino(loaded: Loaded, ticket: Ticket, folder: Path) -> dict[str, Any]:
         part.unlink()
     found = answers(Foreign(file, loaded.model.config), inputs)
     form = "an OpenVINO model with its tokenizer"
-    return {"form": form, "opens": OPENVINO_OPENS, "difference": _close(expected, found)}
+    return {"form": form, "opens": OPENVINO_OPENS, "difference": difference(expected, found, TOLERANCE)}
 
 
 def _write(loaded: Loaded, ticket: Ticket, folder: Path) -> tuple[Tensor, dict[str, Tensor]]:
@@ -118,17 +118,3 @@ def _write(loaded: Loaded, ticket: Ticket, folder: Path) -> tuple[Tensor, dict[s
     loaded.model.config.save_pretrained(folder)
     loaded.tokenizer.save_pretrained(folder)
     return expected, inputs
-
-
-def _close(expected: Tensor, found: Tensor) -> float:
-    """Return the largest difference of two logits; refuse one that is not rounding."""
-    difference, allowed = (
-        float((expected - found).abs().max()),
-        TOLERANCE * max(1.0, float(expected.abs().max())),
-    )
-    if not difference <= allowed:  # also where it is no number
-        raise InputError(
-            f"the exported file does not answer as the ticket's model: logits differ by {difference:.3g}; "
-            f"allowed: {allowed:.3g}"
-        )
-    return difference

@@ -273,18 +273,6 @@ class Blocks:
 
 
 @contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Put a model into evaluation mode for a while; every module's flag comes back as it was."""
-    flags = [(module, module.training) for module in model.modules()]
-    try:
-        model.eval()
-        yield
-    finally:
-        for module, training in flags:
-            module.training = training
-
-
-@contextmanager
 def _hooked(modules: Sequence[nn.Module], register: Callable[[int, nn.Module], Any]) -> Iterator[None]:
     handles = [register(number, module) for number, module in enumerate(modules)]
     try:

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from hardtack.errors import InputError
-from hardtack.methods.blocks import Blocks, Matrix, Stage, evaluating
+from hardtack.methods.blocks import Blocks, Matrix, Stage
 from hardtack.methods.search import Data, Search, check_kinds, record
 from hardtack.methods.solve import Budget
 from hardtack.methods.sums import Rule, Sums, advance, gather, targets
+from hardtack.modes import evaluation_mode
 from hardtack.prunable import Prunable
 from hardtack.runs import Run
 from hardtack.select import Sparsity, check_drawable, draw, round_half_up
@@ -60,14 +61,14 @@ def tickets(
     if len(rows) == 0:
         raise InputError(f"{method.name} found no calibration examples; at least 1 is needed")
     batches = list(data.train.in_order(only=rows))
-    with evaluating(start):
+    with evaluation_mode(start):
         blocks = Blocks.of(start, batches)
         stages = list(blocks.stages(view))
     for sparsity in method.sparsities:
         part = run.part(str(sparsity))
         if part.kept("handed-over") is not None:
             continue
-        with evaluating(start):
+        with evaluation_mode(start):
             pruned = _pruned(method, blocks, stages, view, sparsity, part)
         facts: dict[str, Any] = {
             "calibration": {"examples": len(rows), "tokens": sum(int(mask.sum()) for mask in blocks.tokens)},

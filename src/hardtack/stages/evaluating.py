@@ -12,7 +12,6 @@ from hardtack.evaluation.relations import RELATED, related
 from hardtack.evaluation.shift import How, LabelMap, choose_map
 from hardtack.evaluation.victim import Victim
 from hardtack.runs import Json, Watch
-from hardtack.sessions import Foreign
 from hardtack.stages.common import Common, leave_recipe, one_process, open_run, settle
 from hardtack.stages.measuring import (
     QUERIES,
@@ -115,7 +114,7 @@ def evaluate(
             leave_recipe(run, again)
         attacked = sum(not isinstance(on, Whole) for _, on in missing)
         fast = None
-        if attacked and (runtime == "auto" or isinstance(found.loaded.model, Foreign)):
+        if attacked and runtime == "auto":
             fast = choose_runtime(subject, attacked, examples, shared["flops"], run)
         for row, on in missing:
             run.clock.restart()  # each row's seconds are its own

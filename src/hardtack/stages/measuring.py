@@ -18,7 +18,7 @@ from hardtack.evaluation.gradients import WhiteBox
 from hardtack.evaluation.robust import attack_all, rates
 from hardtack.evaluation.runtimes import fastest_runtime
 from hardtack.evaluation.shift import LabelMap, accuracy_by, brier_score, calibration_error
-from hardtack.evaluation.victim import Eager, Runtime, Victim, evaluating
+from hardtack.evaluation.victim import Runtime, Victim, evaluating, runtime_of
 from hardtack.exports.onnx import to_onnx
 from hardtack.runs import Json, Run
 from hardtack.sessions import Foreign
@@ -66,7 +66,7 @@ class Subject:
             "model": found.loaded.base.id,
             "ticket": str(ticket_folder(found.folder)) if found.ticket and found.folder else None,
             **{name: made.get(name) for name in names},
-            "runtime": model.session.name if isinstance(model, Foreign) else Eager(model).name,
+            "runtime": runtime_of(model).name,
             "seed": self.common.seed,
             "trained_seed": made.get("seed"),
             "max_length": self.encoder.max_length,
@@ -211,8 +211,6 @@ def choose_runtime(subject: Subject, attacks: int, examples: int, flops: float |
         run: its log says what was chosen and why.
     """
     model, encoder = subject.found.loaded.model, subject.encoder
-    if isinstance(model, Foreign):
-        return model.session
     drawn = subject.home.examples(subject.split, examples, subject.common.seed)
     chosen = fastest_runtime(
         model,
