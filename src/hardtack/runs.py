@@ -8,7 +8,7 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from hardtack.errors import InputError
-from hardtack.storage import append, load_tensors, save_tensors, write_atomic
+from hardtack.storage import Stored, append, load_tensors, save_tensors, stream_tensors, write_atomic
 
 Json = Any
 Watch = Callable[[str, int, int], None]
@@ -288,6 +288,32 @@ class Run:
         found = load_tensors(path) if path.exists() else None
         self.meet()
         return found
+
+    def stream(
+        self, name: str, names: Sequence[str], tensors: Iterable[tuple[str, Tensor]], **metadata: Json
+    ) -> Stored:
+        """Keep tensors in scratch as they come, one at a time in memory, and return them as they lie there.
+
+        Args:
+            name: what `kept` calls them.
+            names: of the tensors.
+            tensors: name and tensor, all of one type.
+            metadata: JSON kept beside them.
+        """
+        assert (scratch := self.scratch) is not None, "streaming needs a folder"
+        path = scratch / f"{name}.safetensors"
+        stream_tensors(path, names, tensors, **metadata)
+        return Stored({each: (path, each) for each in names})
+
+    def stored(self, name: str) -> Path | None:
+        """Return the file of what was kept under a name, or None."""
+        path = None if self.folder is None else self.folder / "scratch" / self.prefix / f"{name}.safetensors"
+        return path if path is not None and path.exists() else None
+
+    def drop(self, name: str) -> None:
+        """Remove what was kept under a name, if anything was."""
+        if (scratch := self.scratch) is not None:
+            (scratch / f"{name}.safetensors").unlink(missing_ok=True)
 
     def discard(self) -> None:
         """Remove this part's scratch."""
