@@ -43,10 +43,24 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], **metadata: Any) -> 
 def stream_tensors(
     path: Path, names: Iterable[str], tensors: Iterable[tuple[str, Tensor]], **metadata: Any
 ) -> None:
-    """Write tensors as they come, atomically, as a safetensors file: only one at a time is held.
+    """Write tensors as they come, atomically, as a safetensors file: only one at a time is held."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        write_tensors(temporary, names, tensors, **metadata)
+        with open(temporary, "rb+") as stream:
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_tensors(
+    path: Path, names: Iterable[str], tensors: Iterable[tuple[str, Tensor]], **metadata: Any
+) -> None:
+    """Write a safetensors file in place, one tensor after the other.
 
     The library's own writer wants all of them at once, and copies them. Here the header's room is left free
-    first: sizes are bounded by the names.
+    first: its size is bounded by the names.
 
     Args:
         path: the file.
@@ -54,31 +68,24 @@ def stream_tensors(
         tensors: name and tensor, those of wider types first.
         metadata: JSON kept beside them.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     described = {"json": json.dumps(metadata)} if metadata else {}
     room = len(json.dumps(described)) + sum(len(json.dumps(name)) + 112 for name in names) + 64
     room += -room % 8
     header: dict[str, Any] = {"__metadata__": described} if described else {}
-    try:
-        with open(temporary, "wb") as stream:
-            stream.seek(8 + room)
-            end = 0
-            for name, tensor in tensors:
-                held = tensor.detach().cpu().contiguous()
-                begin, end = end, end + held.numel() * held.element_size()
-                shape, where = list(held.shape), [begin, end]
-                header[name] = {"dtype": DTYPES[held.dtype], "shape": shape, "data_offsets": where}
-                if held.numel():
-                    stream.write(held.reshape(-1).view(torch.uint8).numpy().data)
-            text = json.dumps(header, separators=(",", ":")).encode()
-            assert len(text) <= room, "the header has outgrown its room"
-            stream.seek(0)
-            stream.write(room.to_bytes(8, "little") + text.ljust(room))
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with open(path, "wb") as stream:
+        stream.seek(8 + room)
+        end = 0
+        for name, tensor in tensors:
+            held = tensor.detach().cpu().contiguous()
+            begin, end = end, end + held.numel() * held.element_size()
+            shape, where = list(held.shape), [begin, end]
+            header[name] = {"dtype": DTYPES[held.dtype], "shape": shape, "data_offsets": where}
+            if held.numel():
+                stream.write(held.reshape(-1).view(torch.uint8).numpy().data)
+        text = json.dumps(header, separators=(",", ":")).encode()
+        assert len(text) <= room, "the header has outgrown its room"
+        stream.seek(0)
+        stream.write(room.to_bytes(8, "little") + text.ljust(room))
 
 
 class Stored(Mapping[str, Tensor]):

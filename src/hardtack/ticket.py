@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from hardtack.errors import InputError
 from hardtack.prunable import Prunable, base_of
-from hardtack.storage import stream_tensors
+from hardtack.storage import write_tensors
 from hardtack.ticketfile import FORMAT, Packed, read_arrays, read_record
 
 _multiply_ = torch._foreach_mul_  # pyright: ignore[reportPrivateImportUsage] - all tensors in one call
@@ -233,10 +233,10 @@ class Ticket:
         temporary.mkdir(parents=True)
         try:
             masks, weights = temporary / "masks.safetensors", temporary / "weights.safetensors"
-            stream_tensors(masks, self.masks, ((name, _bits(mask)) for name, mask in self.masks.items()))
+            write_tensors(masks, self.masks, ((name, _bits(mask)) for name, mask in self.masks.items()))
             if self.weights:  # one at a time: they may lie on disk, being more than memory holds
                 floats = ((name, weight.float()) for name, weight in self.weights.items())
-                stream_tensors(weights, self.weights, floats)
+                write_tensors(weights, self.weights, floats)
             record = {
                 "format": FORMAT,
                 "base": dataclasses.asdict(self.base),
