@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 import xxhash
+from accelerate import init_empty_weights
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
@@ -17,8 +19,9 @@ from transformers.utils.hub import cached_file
 
 from hardtack import sessions, shrunk
 from hardtack.errors import InputError
-from hardtack.prunable import SHRUNK_UNITS, base_of
+from hardtack.prunable import SHRUNK_UNITS, base_of, blocks_of
 from hardtack.runs import generator
+from hardtack.storage import Stored
 from hardtack.ticket import Base, digest_of
 
 
@@ -85,11 +88,7 @@ def load(
         raise InputError(f"{whose} is quantised; allowed: a base with float weights")
     if labels is None and adapter is not None:
         config.num_labels = adapter.classes(config)
-    if labels is not None:
-        config.num_labels = len(labels)
-        config.id2label = dict(enumerate(labels))
-        config.label2id = {label: index for index, label in enumerate(labels)}
-    config.problem_type = None  # our losses, not the model's
+    _label_(config, labels)
     own = adapter is not None and _file(place, "tokenizer_config.json") is not None
     tokenizer = _tokenizer(place, name) if own else _tokenizer(source, whose, config)
     maker: Any = AutoModelForSequenceClassification
@@ -120,11 +119,7 @@ def load(
     _draw_fresh_(model, fresh, seed)
     if adapter is not None:
         adapter.merge_(model)
-    if tokenizer.pad_token_id is None:
-        if tokenizer.eos_token_id is None:
-            raise InputError(f"{name} has a tokenizer without a padding or end token; one of them is needed")
-        tokenizer.pad_token = tokenizer.eos_token
-    model.config.pad_token_id = tokenizer.pad_token_id  # a decoder looks for its last token by this one
+    _agree_on_padding_(model, tokenizer, name)
     base = Base.of(
         model,
         name,
@@ -138,6 +133,79 @@ def load(
     brought = {key: value for key, value in brought.items() if key not in head}
     digest = digest_of(brought) if brought else None
     return Loaded(model.to(device).eval(), tokenizer, base, bool(head), digest)  # type: ignore[arg-type]
+
+
+@torch.no_grad()
+def streamed(name: str, labels: tuple[str, ...], *, device: str = "cpu") -> tuple[Loaded, Stored]:
+    """Open a classifier of which only what stands around its blocks is in memory.
+
+    Args:
+        name: local folder, run folder or hub id of a whole model: nothing is drawn for it.
+        labels: the task's label names.
+        device: where what is in memory goes.
+
+    Returns:
+        The model, whose blocks' weights are on the device "meta", and all its weights as they lie in its
+        files, by their names in the model.
+
+    Raises:
+        InputError: when `name` is no model, or its files do not hold exactly its tensors.
+    """
+    source = model_folder(name)
+    if sessions.file_of(source) is not None or _file(source, "adapter_config.json") is not None:
+        raise InputError(f"{name} is no plain model; allowed with stream: a model with its own weights")
+    config = shrunk.config_of(_file(source, "config.json")) or _config(source, name)
+    if hasattr(config, SHRUNK_UNITS) or getattr(config, "quantization_config", None) is not None:
+        raise InputError(f"{name} is shrunk or quantised; allowed with stream: a model with float weights")
+    _label_(config, labels)
+    tokenizer = _tokenizer(source, name, config)
+    maker: Any = AutoModelForSequenceClassification
+    with init_empty_weights(include_buffers=False):
+        model = maker.from_config(config, dtype=torch.float32)
+    shapes: dict[str, list[int]] = {}
+    places: dict[str, tuple[Path, str]] = {}
+    for file in _weight_files(source, name):
+        with safe_open(file, framework="pt") as stream:
+            for key in stream.keys():  # noqa: SIM118 - no mapping
+                places[key], shapes[key] = (file, key), list(stream.get_slice(key).get_shape())
+    for key, tensor in model.state_dict().items():
+        if shapes.get(key) != [*tensor.shape]:
+            there = shapes.get(key, "no such tensor")
+            raise InputError(
+                f"{name} has {there} for {key} {[*tensor.shape]}; allowed with stream: a trained model of "
+                "these classes, whose files name its tensors as it does"
+            )
+    stored = Stored({key: places[key] for key in model.state_dict()}, torch.float32)
+    prefix = _prefix(model)
+    blocks = tuple(f"{prefix}{block}." for block in blocks_of(model))
+    around = {key: stored[key].to(device) for key in stored if not key.startswith(blocks)}
+    model.load_state_dict(around, assign=True, strict=False)
+    for module in model.modules():
+        for key, buffer in module.named_buffers(recurse=False):
+            if not buffer.is_meta:
+                setattr(module, key, buffer.to(device))
+    _agree_on_padding_(model, tokenizer, name)
+    inner = Stored({key: places[prefix + key] for key in base_of(model).state_dict()}, torch.float32)
+    base = Base(name, digest_of(inner), getattr(config, "_commit_hash", None))
+    head = {key: stored[key] for key in stored if prefix and not key.startswith(prefix)}
+    loaded = Loaded(model.eval(), tokenizer, base, False, digest_of(head) if head else None)
+    return loaded, stored
+
+
+def _label_(config: Any, labels: tuple[str, ...] | None) -> None:
+    if labels is not None:
+        config.num_labels = len(labels)
+        config.id2label = dict(enumerate(labels))
+        config.label2id = {label: index for index, label in enumerate(labels)}
+    config.problem_type = None  # our losses, not the model's
+
+
+def _agree_on_padding_(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str) -> None:
+    if tokenizer.pad_token_id is None:
+        if tokenizer.eos_token_id is None:
+            raise InputError(f"{name} has a tokenizer without a padding or end token; one of them is needed")
+        tokenizer.pad_token = tokenizer.eos_token
+    model.config.pad_token_id = tokenizer.pad_token_id  # a decoder looks for its last token by this one
 
 
 def _foreign(file: Path, name: str, labels: tuple[str, ...] | None) -> Loaded:

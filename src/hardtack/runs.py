@@ -300,15 +300,16 @@ class Run:
             tensors: name and tensor, all of one type.
             metadata: JSON kept beside them.
         """
-        assert (scratch := self.scratch) is not None, "streaming needs a folder"
-        path = scratch / f"{name}.safetensors"
-        stream_tensors(path, names, tensors, **metadata)
-        return Stored({each: (path, each) for each in names})
+        scratch = self.scratch
+        assert scratch is not None, "streaming needs a folder"
+        stream_tensors(scratch / f"{name}.safetensors", names, tensors, **metadata)
+        return self.stored(name, names)
 
-    def stored(self, name: str) -> Path | None:
-        """Return the file of what was kept under a name, or None."""
-        path = None if self.folder is None else self.folder / "scratch" / self.prefix / f"{name}.safetensors"
-        return path if path is not None and path.exists() else None
+    def stored(self, name: str, names: Iterable[str]) -> Stored:
+        """Return what was kept under a name without reading it: those of its tensors that are named."""
+        assert self.folder is not None
+        path = self.folder / "scratch" / self.prefix / f"{name}.safetensors"
+        return Stored({each: (path, each) for each in names})
 
     def drop(self, name: str) -> None:
         """Remove what was kept under a name, if anything was."""

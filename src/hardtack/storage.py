@@ -93,15 +93,17 @@ class Stored(Mapping[str, Tensor]):
 
     Args:
         places: name -> the file that holds it and what it is called there.
+        floats: what numbers with a point become; by default they stay as they are.
     """
 
-    def __init__(self, places: Mapping[str, tuple[Path, str]]):
-        self.places = dict(places)
+    def __init__(self, places: Mapping[str, tuple[Path, str]], floats: torch.dtype | None = None):
+        self.places, self.floats = dict(places), floats
 
     def __getitem__(self, name: str) -> Tensor:
         path, inside = self.places[name]
         with safe_open(path, framework="pt") as stream:
-            return stream.get_tensor(inside)
+            tensor = stream.get_tensor(inside)
+        return tensor.to(self.floats) if self.floats and tensor.is_floating_point() else tensor
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.places)

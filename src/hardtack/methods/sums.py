@@ -1,6 +1,6 @@
 """What calibration data add up to: the inputs of matrices, and what pruning did to outputs and states."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from hardtack.methods.blocks import Blocks, Group, Stage, Weights
+from hardtack.methods.blocks import Blocks, Weights
+from hardtack.methods.parts import Group, Stage
 from hardtack.methods.solve import Budget, Factor
 
 HALVES = 1024
@@ -106,14 +107,14 @@ def narrows(group: Group, stage: Stage) -> bool:
 def targets(
     blocks: Blocks, stage: Stage, groups: Sequence[Group], dense: Sequence[Tensor]
 ) -> list[list[Tensor]]:
-    """Return for each batch what adaptive weights are fitted to: [rows, k] for each group.
+    """Return for each batch of the sums what adaptive weights are fitted to: [rows, k] for each group.
 
     That is the dense path's inputs, which serve all matrices that read them, or its outputs without bias
     where those are fewer: sums with them are smaller, and so is what waits for the stage's later groups.
     """
     found = []
-    for batch, state in enumerate(dense):
-        inputs = blocks.inputs(stage, groups, batch, state, {})
+    for batch in blocks.summed:
+        inputs = blocks.inputs(stage, groups, batch, dense[batch], {})
         for number, group in enumerate(groups):
             if narrows(group, stage):
                 matrix = group.matrices[0]
@@ -147,40 +148,71 @@ def gather(
         wanted: what `targets` found for these groups.
     """
     sums = [Sums(g.matrices[0].name, rule.ridge, banks, direct=narrows(g, stage)) for g in groups]
-    for batch, state in enumerate(states):
-        xs = blocks.inputs(stage, groups, batch, state, weights)
+    for batch in blocks.summed:
+        xs = blocks.inputs(stage, groups, batch, states[batch], weights)
         for number, total in enumerate(sums):
             total.add_(xs[number], wanted[batch][number] if wanted else None, not rule.compensates)
     return sums
 
 
-def advance(
-    blocks: Blocks, stage: Stage, weights: Weights, dense: Sequence[Tensor], sparse: Sequence[Tensor]
-) -> tuple[list[Tensor], list[Tensor], dict[str, float], dict[str, float]]:
-    """Move both states through a stage; return them, each matrix's error and the states' distance.
+@dataclass
+class Lost:
+    """What pruning did to one stage: its matrices' outputs and its states.
 
-    The error of a matrix is |Y' - Y|^2 / |Y|^2 over all tokens, Y the dense path's outputs without bias. The
-    distance is 1 - cosine, of the first token's vectors and of the tokens' mean, averaged over examples.
+    The error of a matrix is |Y' - Y|^2 / |Y|^2 over all tokens of the sums, Y the dense path's outputs
+    without bias, Y' the pruned path's. A distance is 1 - cosine, of the first token's vectors and of the
+    tokens' mean, averaged over the examples of a kind: clean, attacked, perturbed.
     """
-    new_dense, new_sparse, apart = [], [], []
-    error = {matrix.name: 0.0 for matrix in stage.matrices()}
-    energy = dict(error)
-    for batch, tokens in enumerate(blocks.tokens):
-        y, outputs = blocks.outputs(stage, batch, dense[batch], {})
-        y_, outputs_ = blocks.outputs(stage, batch, sparse[batch], weights)
-        for name, calls in outputs.items():
-            for out, out_ in zip(calls, outputs_[name], strict=True):
-                error[name] += float(torch.linalg.vector_norm(out_ - out)) ** 2
-                energy[name] += float(torch.linalg.vector_norm(out)) ** 2
-        new_dense.append(y)
-        new_sparse.append(y_)
+
+    error: dict[str, float] = field(default_factory=dict)
+    energy: dict[str, float] = field(default_factory=dict)
+    apart: dict[str, list[Tensor]] = field(default_factory=dict)
+
+    def outputs(self, dense: Mapping[str, Sequence[Tensor]], sparse: Mapping[str, Sequence[Tensor]]) -> None:
+        """Add a batch's outputs of each matrix."""
+        for name, calls in dense.items():
+            for out, out_ in zip(calls, sparse[name], strict=True):
+                square = float(torch.linalg.vector_norm(out_ - out)) ** 2
+                self.error[name] = self.error.get(name, 0.0) + square
+                self.energy[name] = self.energy.get(name, 0.0) + float(torch.linalg.vector_norm(out)) ** 2
+
+    def states(self, kind: str, tokens: Tensor, y: Tensor, y_: Tensor) -> None:
+        """Add a batch's states, dense and sparse."""
+        share = tokens[:, :, None] / tokens.sum(1)[:, None, None]  # [rows, tokens, 1]
+        means = functional.cosine_similarity((y * share).sum(1), (y_ * share).sum(1))
+        firsts = functional.cosine_similarity(y[:, 0], y_[:, 0])
+        self.apart.setdefault(kind, []).append(torch.stack([1 - firsts, 1 - means]))
+
+    def errors(self) -> dict[str, float]:
+        """Return each matrix's error."""
+        return {name: round(error / max(self.energy[name], 1e-300), 8) for name, error in self.error.items()}
+
+    def distances(self) -> dict[str, dict[str, float]]:
+        """Return kind of input -> "first" and "mean" -> distance; empty behind the blocks."""
+        found = {}
+        for kind, parts in self.apart.items():
+            first, mean = torch.cat(parts, 1).double().mean(1).tolist()
+            found[kind] = {"first": round(first, 8), "mean": round(mean, 8)}
+        return found
+
+
+def advance(
+    blocks: Blocks,
+    stage: Stage,
+    weights: Weights,
+    dense: Sequence[Tensor],
+    sparse: Sequence[Tensor],
+    lost: Lost,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Move both states of each batch through a stage, yield them, and add up on the way what was lost."""
+    for batch, sample in enumerate(blocks.samples):
+        if sample.counts:
+            y, outputs = blocks.outputs(stage, batch, dense[batch], {})
+            y_, outputs_ = blocks.outputs(stage, batch, sparse[batch], weights)
+            lost.outputs(outputs, outputs_)
+        else:
+            y = blocks.run(stage, batch, dense[batch], {})
+            y_ = blocks.run(stage, batch, sparse[batch], weights)
         if stage.block is not None:
-            share = tokens[:, :, None] / tokens.sum(1)[:, None, None]  # [rows, tokens, 1]
-            means = functional.cosine_similarity((y * share).sum(1), (y_ * share).sum(1))
-            firsts = functional.cosine_similarity(y[:, 0], y_[:, 0])
-            apart.append(torch.stack([1 - firsts, 1 - means]))
-    errors = {name: round(error[name] / max(energy[name], 1e-300), 8) for name in error}
-    if not apart:
-        return new_dense, new_sparse, errors, {}
-    first, mean = torch.cat(apart, 1).double().mean(1).tolist()
-    return new_dense, new_sparse, errors, {"first": round(first, 8), "mean": round(mean, 8)}
+            lost.states(sample.kind, blocks.tokens[batch], y, y_)
+        yield y, y_

@@ -14,9 +14,9 @@ import xxhash
 
 from hardtack import shrunk
 from hardtack.errors import InputError
-from hardtack.loading import Loaded, load
+from hardtack.loading import Loaded, load, streamed
 from hardtack.runs import Json, Run, Watch, identify
-from hardtack.storage import write_atomic
+from hardtack.storage import Stored, write_atomic
 from hardtack.tasks.task import Batches, Task
 from hardtack.tasks.text import Encoder, load_task
 from hardtack.ticket import Ticket
@@ -114,6 +114,10 @@ class Common:
             merge_adapter=self.merge_adapter,
             foreign=foreign,
         )
+
+    def stream(self, name: str, labels: tuple[str, ...]) -> tuple[Loaded, Stored]:
+        """Open a model for these labels without its blocks' weights; they stay in its files."""
+        return streamed(name, labels, device=self.place())
 
     def encoder(self, loaded: Loaded) -> Encoder:
         """Return the encoder of a model's tokenizer at these settings' length."""
