@@ -65,7 +65,7 @@ def tickets(
         record_(blocks, run)
     for sparsity in method.sparsities:
         part = run.part(str(sparsity))
-        if part.kept("handed-over") is not None:
+        if run.kept(f"handed-over-{sparsity}") is not None:
             continue
         with evaluation_mode(start):
             found = _pruned(method, blocks, stages, view, sparsity, part)
@@ -83,8 +83,8 @@ def tickets(
         masks = _in_order(found.masks, [site.name for site in view.sites])
         weights = found.weights if rule.compensates else {}
         yield Ticket(base, masks, view.granularity, weights, origin, view.keep_whole)
+        run.keep(f"handed-over-{sparsity}", {"done": torch.ones(1)})
         part.discard()
-        part.keep("handed-over", {"done": torch.ones(1)})
 
 
 @dataclass
@@ -101,13 +101,16 @@ class _Pruned:
     short: list[str] = field(default_factory=list)
     blocks: int = 0
 
-    def keep_(self, run: Run, weights: Mapping[str, Tensor], masks: Mapping[str, Tensor], lost: Lost) -> None:
-        """Keep what one more stage came to, in scratch and here."""
+    def keep_(
+        self, run: Run, weights: Mapping[str, Tensor], masks: Mapping[str, Tensor], lost: Lost
+    ) -> dict[str, Any]:
+        """Keep what one more stage came to, in scratch and here; return what it cost."""
         tensors = {f"weight {name}": weight for name, weight in weights.items()}
         tensors |= {f"mask {name}": mask for name, mask in masks.items()}
         facts = {"errors": lost.errors(), "distances": lost.distances(), "short": self.short}
         run.keep(f"block-{self.blocks}", tensors, **facts)
         self.extend_(run, tensors, facts)
+        return facts
 
     def extend_(self, run: Run, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
         """Add a stage as it was kept."""
@@ -132,17 +135,31 @@ def _in_order(masks: dict[str, Tensor] | Stored, names: Sequence[str]) -> Mappin
     return {name: masks[name] for name in names}
 
 
+def _log(run: Run, stage: Stage, facts: Mapping[str, Any]) -> None:
+    errors = facts["errors"].values()
+    middle = sum(errors) / len(errors) if errors else 0.0
+    apart = {
+        f"{kind}_{name}": value for kind, two in facts["distances"].items() for name, value in two.items()
+    }
+    run.log(block=stage.name, reconstruction_error=round(middle, 8), **apart)
+
+
 @torch.no_grad()
 def _pruned(
     method: Calibrated, blocks: Blocks, stages: Sequence[Stage], view: Prunable, sparsity: Sparsity, run: Run
 ) -> _Pruned:
     rule, streamed = method.rule(), blocks.weights is not None
     found = _Pruned(Stored({}), Stored({})) if streamed else _Pruned()
+    last: dict[str, Any] = {}
     while (kept := run.kept(f"block-{found.blocks}")) is not None:
         tensors, facts = kept
         found.extend_(run, tensors, facts)
         run.clock.catch_up(facts["seconds"])
+        last = facts
     if found.blocks:
+        stage = stages[found.blocks - 1]
+        if not run.logged(block=stage.name, part=run.prefix):  # killed just after the block was kept
+            _log(run, stage, last)
         run.log(event="resumed", block=found.blocks)
     states = None
     if found.blocks < len(stages):
@@ -165,14 +182,8 @@ def _pruned(
                 for matrix in stage.matrices()
                 if f"{matrix.module}.weight" in weights
             }
-        found.keep_(run, changed, {name: mask.cpu() for name, mask in masks.items()}, lost)
+        _log(run, stage, found.keep_(run, changed, {name: mask.cpu() for name, mask in masks.items()}, lost))
         states.settle_(run)
-        errors = lost.errors().values()
-        middle = sum(errors) / len(errors) if errors else 0.0
-        apart = {
-            f"{kind}_{name}": value for kind, two in lost.distances().items() for name, value in two.items()
-        }
-        run.log(block=stage.name, reconstruction_error=round(middle, 8), **apart)
         run.tick(f"{method.name} {sparsity}", number + 1, len(stages))
     return found
 

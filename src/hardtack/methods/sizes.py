@@ -1,5 +1,6 @@
 """What pruning block by block takes: memory and disk, said before the work, and seconds for a plan."""
 
+import math
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -163,7 +164,7 @@ def plan(
                      blocks.tokens, blocks.calls, blocks.like)  # fmt: skip
         with one.present(stage.block):
             passes = _passes(rule, one, stage, method.scope == "global")
-            solving = sum(_solving(method, one, stage, other, view) for other in stages)
+            solving = _solving(method, one, stage, stages)
         began = time.perf_counter()
         one.record(0)
         opening = first + (time.perf_counter() - began) * share
@@ -197,33 +198,37 @@ def _passes(rule: Rule, blocks: Blocks, stage: Stage, scored: bool) -> float:
     return seconds[-1]
 
 
-def _solving(method: Calibrated, blocks: Blocks, timed: Stage, stage: Stage, view: Prunable) -> float:
-    """Return the seconds of a stage's factors and solves, from a few rows of a matrix of the timed stage."""
-    rule = method.rule()
-    exact = getattr(method, "solver", "blocked") == "exact"
+def _solving(method: Calibrated, blocks: Blocks, timed: Stage, stages: Sequence[Stage]) -> float:
+    """Return the seconds of all factors and solves, timed on rows of a matrix of each width in one block.
+
+    Exact removal takes minutes for a wide matrix: one row of the narrowest is timed, and multiplied by the
+    cubes of the inputs.
+    """
+    rule, exact = method.rule(), getattr(method, "solver", "blocked") == "exact"
     groups = [group for group in timed.groups if any(matrix.pruned for matrix in group.matrices)]
-    if not groups:
-        return 0.0
-    group = min(groups, key=lambda group: _widths(timed, group)[0])
-    (sums,) = gather(rule, blocks, timed, [group], blocks.start, {}, banks=False)
-    matrix = group.matrices[0]
-    W = matrix.weight(timed.root.get_parameter(f"{matrix.module}.weight"))[: 1 if exact else ROWS]
-    began = time.perf_counter()
-    if rule.compensates:
-        sums.factor()
-    factor = time.perf_counter() - began
-    began = time.perf_counter()
-    rule.solve(W, sums, Budget(W.shape[1] // 2))
-    row = (time.perf_counter() - began) / len(W)
-    total = 0.0
-    for other in stage.groups:
-        inputs = _widths(stage, other)[0]
-        grown = inputs / W.shape[1]
-        outputs = [
-            stage.root.get_parameter(f"{m.module}.weight").numel() // inputs
-            for m in other.matrices
-            if m.pruned
-        ]
-        power = 3 if exact else 2 if rule.compensates else 1
-        total += (factor * grown**3 if outputs else 0.0) + row * sum(outputs) * grown**power
+    groups = sorted(groups, key=lambda group: _widths(timed, group)[0])[: 1 if exact else None]
+    known: dict[int, tuple[float, float]] = {}  # inputs -> seconds of a factor, of a row
+    for group in groups:
+        if (inputs := _widths(timed, group)[0]) in known:
+            continue
+        matrix = group.matrices[0]
+        W = matrix.weight(timed.root.get_parameter(f"{matrix.module}.weight"))[: 1 if exact else ROWS]
+        (sums,) = gather(rule, blocks, timed, [group], blocks.start, {}, banks=False)
+        began = time.perf_counter()
+        if rule.compensates:
+            sums.factor()
+        ended = time.perf_counter()
+        rule.solve(W, sums, Budget(inputs // 2))
+        known[inputs] = ended - began, (time.perf_counter() - ended) / len(W)
+    total, power = 0.0, 3 if exact else 2
+    for stage in stages if known else ():
+        for group in stage.groups:
+            inputs = _widths(stage, group)[0]
+            near = min(known, key=lambda width: abs(math.log(width / inputs)))
+            sizes = [
+                stage.root.get_parameter(f"{m.module}.weight").numel() for m in group.matrices if m.pruned
+            ]
+            factor, row = known[near]
+            total += factor * (inputs / near) ** 3 if sizes else 0.0
+            total += row * sum(sizes) / inputs * (inputs / near) ** power
     return total
