@@ -10,7 +10,7 @@ from typing import Any
 import torch
 import xxhash
 from accelerate import init_empty_weights
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
@@ -165,9 +165,12 @@ def streamed(name: str, labels: tuple[str, ...], *, device: str = "cpu") -> tupl
     shapes: dict[str, list[int]] = {}
     places: dict[str, tuple[Path, str]] = {}
     for file in _weight_files(source, name):
-        with safe_open(file, framework="pt") as stream:
-            for key in stream.keys():  # noqa: SIM118 - no mapping
-                places[key], shapes[key] = (file, key), list(stream.get_slice(key).get_shape())
+        try:
+            with safe_open(file, framework="pt") as stream:
+                for key in stream.keys():  # noqa: SIM118 - no mapping
+                    places[key], shapes[key] = (file, key), list(stream.get_slice(key).get_shape())
+        except SafetensorError as error:
+            raise InputError(f"{file} cannot be read: {_one_line(error)}") from None
     for key, tensor in model.state_dict().items():
         if shapes.get(key) != [*tensor.shape]:
             there = shapes.get(key, "no such tensor")
