@@ -15,12 +15,12 @@ from hardtack.errors import InputError
 from hardtack.methods.blocks import Blocks
 from hardtack.methods.calibrated import Calibrated
 from hardtack.methods.calibration import described, samples
-from hardtack.methods.parts import Matrix, Stage
+from hardtack.methods.parts import Group, Matrix, Stage
 from hardtack.methods.search import Data, check_kinds, record
 from hardtack.methods.sizes import check_room
 from hardtack.methods.solve import Budget
 from hardtack.methods.states import States, record_
-from hardtack.methods.sums import Lost, Rule, Sums, advance, gather, targets
+from hardtack.methods.sums import Lost, Rule, Sums, advance, gather, target_name, targets
 from hardtack.modes import evaluation_mode
 from hardtack.prunable import Prunable
 from hardtack.runs import Run
@@ -170,7 +170,9 @@ def _pruned(
             continue
         lost = Lost()
         with blocks.present(stage.block):
-            weights, masks = _stage(rule, blocks, stage, budgets, states.dense, states.sparse, found.short)
+            weights, masks = _stage(
+                rule, blocks, stage, budgets, states.dense, states.sparse, found.short, run
+            )
             pairs = advance(blocks, stage, weights, states.dense, states.sparse, lost)
             if stage.block is None:  # nothing comes after it
                 for _ in pairs:
@@ -236,16 +238,15 @@ def _stage(
     dense: Sequence[Tensor],
     sparse: Sequence[Tensor],
     short: list[str],
+    run: Run,
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Prune the matrices of a stage; return its changed parameters, by their names there, and the masks."""
     weights: dict[str, Tensor] = {}
     masks: dict[str, Tensor] = {}
     groups = [g for g in stage.groups if rule.adapts or any(matrix.pruned for matrix in g.matrices)]
     banks = any(budget.banks for budget in budgets.values())
-    goals = targets(blocks, stage, groups, dense) if rule.adapts else []
-    for numbers in [range(len(groups))] if rule.each == "block" else [[n] for n in range(len(groups))]:
-        together = [groups[number] for number in numbers]
-        wanted = [[batch[number] for number in numbers] for batch in goals]
+    wanted = _wanted(blocks, stage, groups, dense, run) if rule.adapts else None
+    for together in [groups] if rule.each == "block" else [[group] for group in groups]:
         states, pruned = (dense, {}) if rule.path == "dense" else (sparse, weights)
         gathered = gather(rule, blocks, stage, together, states, pruned, banks=banks, wanted=wanted)
         for group, sums in zip(together, gathered, strict=True):
@@ -253,7 +254,20 @@ def _stage(
                 _solve_(rule, stage, matrix, sums, budgets, weights, masks)
                 if rule.compensates and sums.rows < len(sums.gram):
                     short.append(matrix.name)
+    if wanted is not None:
+        run.drop("targets")
     return weights, masks
+
+
+def _wanted(
+    blocks: Blocks, stage: Stage, groups: Sequence[Group], dense: Sequence[Tensor], run: Run
+) -> Mapping[str, Tensor]:
+    """Return what adaptive weights are fitted to; of a streamed model it lies on disk."""
+    found = targets(blocks, stage, groups, dense)
+    if blocks.weights is None:
+        return dict(found)
+    names = [target_name(batch, group) for batch in blocks.summed for group in groups]
+    return run.stream("targets", names, found)
 
 
 def _solve_(

@@ -61,15 +61,19 @@ def room(method: Calibrated, blocks: Blocks, stages: Sequence[Stage], view: Prun
         inputs = [_widths(stage, group)[0] for group in groups] or [0]
         if rule.adapts:
             fitted = max(fitted, sum(4 * summed * _fitted(stage, group) for group in groups))
-        factor = 3 * 8 * max(inputs) ** 2 if rule.compensates else 0
+        factor = 4 * 8 * max(inputs) ** 2 if rule.compensates else 0
         hessians = max(hessians, factor + (sum(sizes) if rule.each == "block" else max(sizes)))
         tall = [sum(_widths(stage, group)) for group in groups]
         activations = max(activations, 2 * 4 * max(each) * sum(tall))
         shapes = [_widths(stage, group) for group in groups]
         solve = max([solve, *(6 * 8 * inner * outer for inner, outer in shapes)])
     kept = view.units * (5 if rule.compensates else 1)  # float32 and a byte of mask
-    states = fitted + activations + (0 if streamed else 3 * state)
-    disk = kept + (5 if streamed else 4) * state + len(method.sparsities) * (ticket_bytes(method, view))
+    states = activations + (0 if streamed else fitted + 3 * state)
+    disk = (
+        kept
+        + (fitted + 5 * state if streamed else 4 * state)
+        + len(method.sparsities) * (ticket_bytes(method, view))
+    )
     return Room(states, hessians, solve + (0 if streamed else kept), disk)
 
 
@@ -185,9 +189,8 @@ def _passes(rule: Rule, blocks: Blocks, stage: Stage, scored: bool) -> float:
     seconds = []
     for _ in range(2):  # the first warms up
         began = time.perf_counter()
-        goals = targets(blocks, stage, groups, blocks.start) if rule.adapts else []
+        wanted = dict(targets(blocks, stage, groups, blocks.start)) if rule.adapts else None
         for together in [groups] if rule.each == "block" else [[group] for group in groups]:
-            wanted = [[batch[groups.index(group)] for group in together] for batch in goals]
             gather(rule, blocks, stage, together, blocks.start, {}, banks=False, wanted=wanted)
         for _ in advance(blocks, stage, {}, blocks.start, blocks.start, Lost()):
             pass

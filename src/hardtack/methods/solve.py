@@ -79,16 +79,18 @@ class Factor(NamedTuple):
             raise InputError(f"the inputs of {what} hold NaN or infinity on the calibration data")
         if middle == 0:
             raise InputError(f"the inputs of {what} are all zero on the calibration data")
-        one = torch.eye(len(H), dtype=H.dtype, device=H.device)
-        H = H + ridge * middle * one
+        H = H.clone()
+        H.diagonal().add_(ridge * middle)
         order = torch.randperm(len(H), generator=generator(0, "columns")) if mixed else torch.arange(len(H))
         order = order.to(H.device)
         # The flipped Cholesky factor gives R upper with H = R R^T, so U = R^-1: no inverse is formed.
         back = order.flip(0)
-        L, failed = torch.linalg.cholesky_ex(H[back][:, back])
+        L, failed = torch.linalg.cholesky_ex(H[back[:, None], back])
         if int(failed):
             raise InputError(f"the Hessian of {what} is singular at ridge {ridge}; choose a larger ridge")
-        return cls(H, torch.linalg.solve_triangular(L.flip(0, 1), one, upper=True), order)
+        L = L.flip(0, 1)
+        one = torch.eye(len(H), dtype=H.dtype, device=H.device)
+        return cls(H, torch.linalg.solve_triangular(L, one, upper=True), order)
 
     def inverse_times(self, right: Tensor) -> Tensor:
         """Return H^-1 times a matrix [in, n]."""

@@ -106,13 +106,13 @@ def narrows(group: Group, stage: Stage) -> bool:
 
 def targets(
     blocks: Blocks, stage: Stage, groups: Sequence[Group], dense: Sequence[Tensor]
-) -> list[list[Tensor]]:
-    """Return for each batch of the sums what adaptive weights are fitted to: [rows, k] for each group.
+) -> Iterator[tuple[str, Tensor]]:
+    """Yield for each batch of the sums and each group what adaptive weights are fitted to: [rows, k].
 
     That is the dense path's inputs, which serve all matrices that read them, or its outputs without bias
-    where those are fewer: sums with them are smaller, and so is what waits for the stage's later groups.
+    where those are fewer: sums with them are smaller, and so is what waits for the stage's later groups. Its
+    name is `target_name`'s.
     """
-    found = []
     for batch in blocks.summed:
         inputs = blocks.inputs(stage, groups, batch, dense[batch], {})
         for number, group in enumerate(groups):
@@ -120,8 +120,12 @@ def targets(
                 matrix = group.matrices[0]
                 stored = stage.root.get_parameter(f"{matrix.module}.weight")
                 inputs[number] = inputs[number] @ (stored if matrix.transposed else stored.T)
-        found.append(inputs)
-    return found
+            yield target_name(batch, group), inputs[number]
+
+
+def target_name(batch: int, group: Group) -> str:
+    """Return what the targets of a group are called."""
+    return f"target {batch} {group.matrices[0].name}"
 
 
 def gather(
@@ -133,7 +137,7 @@ def gather(
     weights: Weights,
     *,
     banks: bool,
-    wanted: Sequence[Sequence[Tensor]] = (),
+    wanted: Mapping[str, Tensor] | None = None,
 ) -> list[Sums]:
     """Add up the inputs of groups over all batches; the Gram matrices of a group once (K10).
 
@@ -145,13 +149,14 @@ def gather(
         states: the stage's input on the path that is read, a batch each.
         weights: what of the stage is pruned already on that path.
         banks: whether sweeps must walk the inputs in their order.
-        wanted: what `targets` found for these groups.
+        wanted: what `targets` found, by its names.
     """
     sums = [Sums(g.matrices[0].name, rule.ridge, banks, direct=narrows(g, stage)) for g in groups]
     for batch in blocks.summed:
-        xs = blocks.inputs(stage, groups, batch, states[batch], weights)
+        xs = blocks.inputs(stage, groups, batch, state := states[batch], weights)
         for number, total in enumerate(sums):
-            total.add_(xs[number], wanted[batch][number] if wanted else None, not rule.compensates)
+            target = wanted[target_name(batch, groups[number])].to(state.device) if wanted else None
+            total.add_(xs[number], target, not rule.compensates)
     return sums
 
 
