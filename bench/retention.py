@@ -34,8 +34,8 @@ from hardtack.evaluation.resources import embedded_model
 from hardtack.loading import load, streamed
 from hardtack.methods.blocks import Blocks
 from hardtack.methods.obs import Obs
-from hardtack.methods.retention import Retention
 from hardtack.methods.parts import Sample
+from hardtack.methods.retention import Retention
 from hardtack.methods.search import Data
 from hardtack.methods.sizes import room
 from hardtack.methods.solve import Budget, pruned, removed_exactly
@@ -171,9 +171,9 @@ def stream(refit: int, layers: int) -> bool:
             (most, limit), (whole, _) = (pool.apply(peak_of, work) for work in works)
     kept = most <= limit
     print(
-        f"BERT-base shape, {layers} layers, streamed: peak memory {most / 1e9:.2f} GB above where the process "
-        f"began, embeddings + 3 blocks + Hessians {limit / 1e9:.2f} GB: {'holds' if kept else 'FAILS'}; with the "
-        f"model in memory {whole / 1e9:.2f} GB"
+        f"BERT-base shape, {layers} layers, streamed: peak memory {most / 1e9:.2f} GB above where the "
+        f"process began, embeddings + 3 blocks + Hessians {limit / 1e9:.2f} GB: "
+        f"{'holds' if kept else 'FAILS'}; with the model in memory {whole / 1e9:.2f} GB"
     )
     return kept
 

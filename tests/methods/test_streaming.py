@@ -152,6 +152,7 @@ class Killed(BaseException):
     """Ends a search as a kill does."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["states", "block", "start", "log"])
 def test_a_streamed_search_killed_at_any_write_goes_on_bit_for_bit(what, tmp_path, monkeypatch):
     """Just before each state, each block's result and each line of the log is written."""
