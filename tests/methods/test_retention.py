@@ -370,3 +370,23 @@ def test_methods_say_their_settings_once():
     names = {field.name for field in dataclasses.fields(Obs)}
     assert names < {field.name for field in dataclasses.fields(Retention)}
     assert {"calibration", "scope"} < {field.name for field in dataclasses.fields(Wanda)}
+
+
+@pytest.mark.parametrize("method", [Obs, Retention])
+def test_a_ticket_s_rows_are_the_least_squares_optimum_on_their_masks(method):
+    """Check 1, on a model: of the first block's inputs, which are alike in both models, solved directly."""
+    model = ZOO["bert"]()
+    batches = toy_batches(model, examples=40)
+    ticket = only(prune(method(sparsities=(HALF,), refit=300), batches=batches))
+    name = "encoder.layer.0.attention.self.value.weight"
+    W = base_of(model).get_parameter(name).detach().double()
+    H = torch.zeros(24, 24, dtype=torch.float64)
+    for batch in batches.in_order():
+        x = model.bert.embeddings(batch.inputs["input_ids"])[batch.inputs["attention_mask"].bool()].detach()
+        H += (x.T @ x).double()
+    H += 1e-4 * H.diagonal().mean() * torch.eye(24)
+    mask = ticket.masks[name].view(W.shape)
+    for row, kept, found in zip(W, mask, ticket.weights[name].double(), strict=True):
+        direct = torch.zeros(24, dtype=torch.float64)
+        direct[kept] = torch.linalg.solve(H[kept][:, kept], (H @ row)[kept])
+        assert torch.allclose(found, direct, rtol=1e-4, atol=1e-4)
