@@ -19,7 +19,7 @@ from hardtack.methods.parts import Group, Matrix, Stage
 from hardtack.methods.search import Data, check_kinds, record
 from hardtack.methods.sizes import check_room
 from hardtack.methods.solve import Budget
-from hardtack.methods.states import States, record_
+from hardtack.methods.states import States, give_back, record_
 from hardtack.methods.sums import Lost, Rule, Sums, advance, gather, target_name, targets
 from hardtack.modes import evaluation_mode
 from hardtack.prunable import Prunable
@@ -173,6 +173,8 @@ def _pruned(
             weights, masks = _stage(
                 rule, blocks, stage, budgets, states.dense, states.sparse, found.short, run
             )
+            if streamed:
+                give_back()
             pairs = advance(blocks, stage, weights, states.dense, states.sparse, lost)
             if stage.block is None:  # nothing comes after it
                 for _ in pairs:
@@ -249,6 +251,8 @@ def _stage(
     for together in [groups] if rule.each == "block" else [[group] for group in groups]:
         states, pruned = (dense, {}) if rule.path == "dense" else (sparse, weights)
         gathered = gather(rule, blocks, stage, together, states, pruned, banks=banks, wanted=wanted)
+        if blocks.weights is not None:
+            give_back()
         for group, sums in zip(together, gathered, strict=True):
             for matrix in group.matrices:
                 _solve_(rule, stage, matrix, sums, budgets, weights, masks)

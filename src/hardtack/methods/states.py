@@ -1,6 +1,8 @@
 """The running hidden states of all batches, dense and sparse: in memory, or in files of the run's scratch."""
 
+import ctypes
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import overload
 
@@ -92,6 +94,12 @@ class States:
     def settle_(self, run: Run) -> None:
         """Drop the states before these: what the stage came to is kept."""
         run.drop(f"states-{self.done - 1}")
+
+
+def give_back() -> None:
+    """Return freed memory to the system: what glibc keeps of batches and solves is more than a block."""
+    with suppress(AttributeError, OSError):  # other C libraries have no such function
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _names(count: int) -> list[str]:
