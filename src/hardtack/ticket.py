@@ -233,9 +233,9 @@ class Ticket:
         temporary.mkdir(parents=True)
         try:
             masks, weights = temporary / "masks.safetensors", temporary / "weights.safetensors"
-            write_tensors(masks, self.masks, ((name, _bits(mask)) for name, mask in self.masks.items()))
+            write_tensors(masks, self.masks, ((name, _bits(self.masks[name])) for name in sorted(self.masks)))
             if self.weights:  # one at a time: they may lie on disk, being more than memory holds
-                floats = ((name, weight.float()) for name, weight in self.weights.items())
+                floats = ((name, self.weights[name].float()) for name in sorted(self.weights))
                 write_tensors(weights, self.weights, floats)
             record = {
                 "format": FORMAT,
