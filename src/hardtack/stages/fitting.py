@@ -1,5 +1,6 @@
 """`train` and `retrain`: dense models, and subnetworks from their rewind point with the mask held."""
 
+import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from hardtack import cost
+from hardtack import cost, shrunk
 from hardtack.errors import InputError, nearest
 from hardtack.evaluation.clean import accuracy, predict
 from hardtack.loading import Loaded
@@ -132,6 +133,9 @@ def retrain(
     """Train a ticket's subnetwork from its rewind point, the base model with a fresh head, with the mask
     held.
 
+    Of a ticket of heads, neurons or channels the smaller model is trained, its units really taken out, and its
+    weights are then written to where they belong: the same subnetwork, in less time.
+
     Args as in `train`, and:
         ticket: a ticket folder, a run folder that holds one ticket, or a shrunk model, which holds nothing.
         base: where the ticket's base is now, when it has moved.
@@ -238,7 +242,11 @@ def _run(
         if run.finished():
             return result_of(run)
         validation = data.batches("validation", encoder, 2 * common.batch_size, common.seed)
-        best = _fit(loaded.model, batches, validation, objective, fit, ticket, total, run, common)
+        small = _smaller(loaded.model, ticket)
+        model, hold = (loaded.model, ticket) if small is None else (small, None)
+        best = _fit(model, batches, validation, objective, fit, hold, total, run, common)
+        if small is not None and ticket is not None:
+            shrunk.fill_(loaded.model, small, ticket.masks)
         sparsity = None if ticket is None else ticket.sparsity()
         provenance = {
             "run": run.id,
@@ -271,6 +279,15 @@ def _run(
             resumed=resumptions(run),
             seconds=round(run.clock.seconds(), 3),
         )
+
+
+def _smaller(model: nn.Module, ticket: Ticket | None) -> nn.Module | None:
+    """Return a copy without the units that a ticket takes out; None where it leaves tensors as large."""
+    if ticket is None or not shrunk.is_cut_by(ticket.masks, ticket.view(model)):
+        return None
+    small = copy.deepcopy(model)
+    shrunk.shrink_(small, ticket.masks)
+    return small
 
 
 def _fit(
