@@ -1,6 +1,7 @@
 """`train` and `retrain`: dense models, and subnetworks from their rewind point with the mask held."""
 
 import copy
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -277,8 +278,14 @@ def _run(
             sparsity=made.get("sparsity", sparsity),
             model=str(run.folder / "model"),
             resumed=resumptions(run),
-            seconds=round(run.clock.seconds(), 3),
+            seconds=round(run.clock.seconds() - _looking(run), 3),
+            validation_seconds=round(_looking(run), 3),
         )
+
+
+def _looking(run: Run) -> float:
+    """Return the seconds that training's looks at validation took."""
+    return sum(float(line["seconds"]) for line in run.lines(event="validation"))
 
 
 def _smaller(model: nn.Module, ticket: Ticket | None) -> nn.Module | None:
@@ -318,6 +325,7 @@ def _fit(
         run.log(step=step.index, loss=step.loss, grad_norm=step.grad_norm)
         last = step.index + 1 == total
         if last or (step.index + 1) % len(batches) == 0:
+            began = time.perf_counter()
             try:
                 score = accuracy(*predict(model, validation, run=run, row=f"validation-{step.index}"))
             except InputError as error:
@@ -325,7 +333,8 @@ def _fit(
                     f"training: {error}, after step {step.index} of {total}; the last good state is kept; "
                     f"try a lower learning rate than {fit.lr}"
                 ) from None
-            run.log(event="validation", step=step.index, accuracy=score)
+            took = time.perf_counter() - began
+            run.log(event="validation", step=step.index, accuracy=score, seconds=took)
             if fit.epoch_rule == "best" and score > _best_so_far(run, step.index):
                 run.keep("best", dict(model.named_parameters()), accuracy=score, step=step.index)
             best = score
