@@ -164,7 +164,7 @@ def is_cut_by(masks: Mapping[str, Tensor], view: Prunable) -> bool:
 
 @torch.no_grad()
 def fill_(model: nn.Module, small: nn.Module, masks: Mapping[str, Tensor]) -> None:
-    """Write a smaller model's tensors to where they stood in the model it was cut from, and zeros beside them.
+    """Write a smaller model's tensors to where they stood before it was cut, and zeros beside them.
 
     Args:
         model: in its full size; what was taken out of `small` is zero afterwards. Running statistics of

@@ -134,8 +134,8 @@ def retrain(
     """Train a ticket's subnetwork from its rewind point, the base model with a fresh head, with the mask
     held.
 
-    Of a ticket of heads, neurons or channels the smaller model is trained, its units really taken out, and its
-    weights are then written to where they belong: the same subnetwork, in less time.
+    Of a ticket of heads, neurons or channels the smaller model is trained, its units really taken out, and
+    its weights are then written to where they belong: the same subnetwork, in less time.
 
     Args as in `train`, and:
         ticket: a ticket folder, a run folder that holds one ticket, or a shrunk model, which holds nothing.
