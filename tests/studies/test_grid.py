@@ -226,3 +226,18 @@ def test_settings_that_cannot_be_are_refused_before_anything_runs(tmp_path, old,
         cells_of(tmp_path, RECIPE.replace(old, new))
     assert said in str(raised.value)
     assert str(raised.value).startswith(str(tmp_path / "r.toml"))
+
+
+def test_a_stage_may_be_taught_by_another(tmp_path):
+    taught = FULL + '[[stage]]\nname = "small"\nverb = "train"\nmodel = "tiny"\ndistil_from = "@dense"\n'
+    cells = [cell for cell in cells_of(tmp_path, taught) if cell.stage == "small"]
+    assert [cell.settings["distil_from"] for cell in cells] == ["out/dense/seed=0", "out/dense/seed=1"]
+    assert [cell.root for cell in cells] == ["tiny", "tiny"]  # a teacher begins nothing
+    assert [cell.weights for cell in cells] == [("dense/seed=0",), ("dense/seed=1",)]
+    other = taught.replace("freelb = {steps = 2}", "freelb = {steps = 3}")
+    assert all(
+        one.id != two.id
+        for one, two in zip(cells, (c for c in cells_of(tmp_path, other) if c.stage == "small"), strict=True)
+    )
+    with pytest.raises(InputError, match=r"distil_weight 0\.5 needs a teacher"):
+        cells_of(tmp_path, taught.replace('distil_from = "@dense"', "distil_weight = 0.5"))

@@ -1,8 +1,9 @@
 """`train` and `retrain`: dense models, and subnetworks from their rewind point with the mask held."""
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -25,13 +26,17 @@ from hardtack.stages.common import (
     settings_of,
     settle,
     tokenizer_digest,
+    weights_digest,
 )
-from hardtack.stages.planning import plan
+from hardtack.stages.planning import forwards, plan
+from hardtack.stages.planning import total as planned
 from hardtack.stages.reproducing import recipe
+from hardtack.stages.teaching import open_teacher, taught
 from hardtack.tasks.task import Task
 from hardtack.ticket import Ticket
 from hardtack.training.adversarial import Clean, Objective
 from hardtack.training.loop import decayed, fit_steps
+from hardtack.training.losses import Distillation
 
 EPOCH_RULES = ("last", "best")
 
@@ -45,6 +50,9 @@ class Fit:
     weight_decay: float = 0.01
     warmup: float = 0.1
     epoch_rule: str = "last"
+    distil_from: str | None = None
+    distil_weight: float | None = None
+    distil_temperature: float | None = None
 
     def __post_init__(self) -> None:
         if self.epoch_rule not in EPOCH_RULES:
@@ -57,6 +65,20 @@ class Fit:
                 f"{self.weight_decay}; "
                 "allowed: epochs and lr above 0, warmup 0 to 1, weight decay 0 or more"
             )
+        for name in ("distil_weight", "distil_temperature"):
+            if self.distil_from is None and getattr(self, name) is not None:
+                raise InputError(f"{name} {getattr(self, name)} needs a teacher; distil_from names it")
+        self.soft()
+
+    def soft(self) -> Distillation | None:
+        """Return the loss of a distillation; None without a teacher."""
+        if self.distil_from is None:
+            return None
+        weight, temperature = self.distil_weight, self.distil_temperature
+        return Distillation(
+            Distillation.weight if weight is None else weight,
+            Distillation.temperature if temperature is None else temperature,
+        )
 
 
 def train(
@@ -70,6 +92,9 @@ def train(
     weight_decay: float = 0.01,
     warmup: float = 0.1,
     epoch_rule: str = "last",
+    distil_from: str | None = None,
+    distil_weight: float | None = None,
+    distil_temperature: float | None = None,
     common: Common | None = None,
     watch: Watch | None = None,
     dry_run: bool = False,
@@ -86,13 +111,17 @@ def train(
         weight_decay: AdamW's, on matrices only.
         warmup: share of training in which the rate rises.
         epoch_rule: keep the "last" epoch, or the "best" on validation.
+        distil_from: a fine-tuned model of the same tokenizer and classes, whose answers the objective's loss
+            asks for beside the labels.
+        distil_weight: share of that part of the loss, above 0 to 1; 0.5 by default.
+        distil_temperature: divides both models' logits there; 2 by default.
         common: seed, lengths, device.
         watch: receives progress.
         dry_run: return a plan instead: stages, seconds, bytes.
     """
     again = recipe("train", locals())
     common, objective = common or Common(), objective or Clean()
-    fit = Fit(epochs, lr, weight_decay, warmup, epoch_rule)
+    fit = Fit(epochs, lr, weight_decay, warmup, epoch_rule, distil_from, distil_weight, distil_temperature)
     data = common.open_task(task)
     loaded = common.load(model, data.labels)
     return _run(
@@ -125,6 +154,9 @@ def retrain(
     weight_decay: float = 0.01,
     warmup: float = 0.1,
     epoch_rule: str = "last",
+    distil_from: str | None = None,
+    distil_weight: float | None = None,
+    distil_temperature: float | None = None,
     common: Common | None = None,
     watch: Watch | None = None,
     dry_run: bool = False,
@@ -138,7 +170,7 @@ def retrain(
     """
     again = recipe("retrain", locals())
     common, objective = common or Common(), objective or Clean()
-    fit = Fit(epochs, lr, weight_decay, warmup, epoch_rule)
+    fit = Fit(epochs, lr, weight_decay, warmup, epoch_rule, distil_from, distil_weight, distil_temperature)
     data = common.open_task(task)
     facts: dict[str, Json] = {"ticket": str(ticket), "task_from": task, "base_from": base}
     found, made = None, inherited(ticket)
@@ -215,11 +247,17 @@ def _run(
     encoder = common.encoder(loaded)
     batches = common.training_batches(data, encoder)
     total = max(1, round_half_up(fit.epochs * len(batches)))
+    teacher, soft = None, fit.soft()
+    if fit.distil_from is not None:
+        teacher = open_teacher(fit.distil_from, loaded, encoder, data, common)
     if dry_run:
         size = cost.parameters_kept(loaded.model) * 4
-        return plan([(f"{kind} {total} steps", loaded.model, batches, objective, total, 4 * size)])
+        steps = plan([(f"{kind} {total} steps", loaded.model, batches, objective, total, 4 * size)])["stages"]
+        asked = [forwards("teacher", teacher.model, batches)] if teacher is not None else []
+        return planned([*asked, *steps])
+    minimised, trained_with = objective, objective.name
     settings = {
-        **settings_of(fit),
+        **{name: value for name, value in settings_of(fit).items() if not name.startswith("distil_")},
         "objective": named(objective),
         "base": loaded.base.fingerprint,
         "head": loaded.head,
@@ -229,6 +267,13 @@ def _run(
     }
     if fit.epoch_rule == "best":  # then validation decides which weights are kept
         settings["validation"] = data.fingerprint("validation")
+    if teacher is not None and soft is not None:
+        minimised = dataclasses.replace(
+            cast(Any, objective), loss=dataclasses.replace(soft, hard=objective.loss)
+        )
+        trained_with = f"{objective.name} + distillation"
+        facts["teacher"] = weights_digest(teacher.model)
+        settings["distil"] = [facts["teacher"], soft.weight, soft.temperature]
     record = {**facts, "task": data.name, "fit": settings_of(fit, all=True), "objective": _whole(objective)}
     record |= {"base": loaded.base.fingerprint, "cut": list(data.cut), "data": data.fingerprint("train")}
     with open_run(
@@ -238,13 +283,15 @@ def _run(
         if run.finished():
             return result_of(run)
         validation = data.batches("validation", encoder, 2 * common.batch_size, common.seed)
-        best = _fit(loaded.model, batches, validation, objective, fit, ticket, total, run, common)
+        if teacher is not None:
+            batches, teacher = taught(batches, teacher, run), None  # its answers stay, its weights may go
+        best = _fit(loaded.model, batches, validation, minimised, fit, ticket, total, run, common)
         sparsity = None if ticket is None else ticket.sparsity()
         provenance = {
             "run": run.id,
             "kind": kind,
             "method": method if ticket else "dense",
-            "objective": objective.name,
+            "objective": trained_with,
             "ticket_objective": ticket.origin.get("objective") if ticket else None,
             "epochs": fit.epochs,
             "epoch_rule": fit.epoch_rule,
@@ -262,9 +309,10 @@ def _run(
             run,
             kind=kind,
             method=method,
-            objective=objective.name,
+            objective=trained_with,
             steps=total,
             passes=total * objective.passes,
+            **({} if soft is None else {"teacher_texts": batches.examples}),
             validation_accuracy=best,
             sparsity=made.get("sparsity", sparsity),
             model=str(run.folder / "model"),

@@ -4,6 +4,7 @@ Everything random here is a function of a seed and a label, so that two models o
 examples in the same order and an interrupted run can go on at any step.
 """
 
+import copy
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -286,10 +287,17 @@ class Batches:
             key: np.fromiter((token for row in encoded for token in row[key]), dtype=np.int32, count=total)
             for key in self._pads
         }
+        self._extra: dict[str, Tensor] = {}
         self._epoch: tuple[int, list[np.ndarray]] = (-1, [])
 
     def __len__(self) -> int:
         return -(-self.examples // self.size)
+
+    def beside(self, **columns: Tensor) -> "Batches":
+        """Return the same batches with further columns in `extra`, each [examples, ...] in row order."""
+        found = copy.copy(self)
+        found._extra = {**self._extra, **columns}
+        return found
 
     def at(self, step: int) -> Batch:
         """Return the batch of a step, counted from 0 over all epochs: epoch = step // len(self)."""
@@ -340,4 +348,5 @@ class Batches:
             padded[filled] = flat[sources]
             inputs[key] = torch.from_numpy(padded)
         ids = torch.from_numpy(rows.astype(np.int64))
-        return Batch(inputs, self._labels[ids], ids, {})
+        extra = {name: column[ids] for name, column in self._extra.items()}
+        return Batch(inputs, self._labels[ids], ids, extra)
