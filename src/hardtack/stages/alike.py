@@ -10,6 +10,12 @@ from hardtack.stages.common import Common, tokenizer_digest
 
 NUMBERED = re.compile(r"(label_)?\d+")  # what transformers and tables without names call classes
 
+NO_STRUCTURE = frozenset(
+    "_name_or_path architectures dtype id2label initializer_range label2id problem_type torch_dtype "
+    "transformers_version use_cache finetuning_task".split()
+)
+"""What of a config does not change what its model computes."""
+
 
 def open_trained(name: str, labels: Sequence[str], common: Common) -> Loaded:
     """Load a fine-tuned model whose classes are these, in this order.
@@ -36,3 +42,24 @@ def check_tokenizer(loaded: Loaded, name: str, other: Loaded, of: str) -> None:
     """Refuse a model that cuts texts in another way than a second one, which is called `of`."""
     if tokenizer_digest(loaded.tokenizer) != tokenizer_digest(other.tokenizer):
         raise InputError(f"{name} has another tokenizer than {of}; allowed: the same one")
+
+
+def check_architecture(loaded: Loaded, name: str, other: Loaded, of: str) -> None:
+    """Refuse a model whose tensors would mean something else in a second one, which is called `of`."""
+    kinds = [type(one.model).__name__ for one in (loaded, other)]
+    if kinds[0] != kinds[1]:
+        raise InputError(f"{name} is a {kinds[0]}, {of} a {kinds[1]}; allowed: the same architecture")
+    own, wanted = ({**_structure(one)} for one in (loaded, other))
+    for key in sorted(own.keys() | wanted.keys()):
+        if own.get(key) != wanted.get(key):
+            raise InputError(
+                f"{name} has {key} {own.get(key)}, {of} {wanted.get(key)}; allowed: the same architecture"
+            )
+
+
+def _structure(loaded: Loaded) -> dict[str, Any]:
+    """Return what decides what a model computes: its config but for names and training, and its shapes."""
+    config = loaded.model.config.to_dict()
+    kept = {key: value for key, value in config.items() if key not in NO_STRUCTURE and "drop" not in key}
+    shapes = {name: tuple(tensor.shape) for name, tensor in loaded.model.state_dict().items()}
+    return {**shapes, **kept}
