@@ -1,6 +1,7 @@
 """`train` and `retrain`: dense models, and subnetworks from their rewind point with the mask held."""
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -10,7 +11,7 @@ from torch import nn
 
 from hardtack import cost
 from hardtack.errors import InputError, nearest
-from hardtack.evaluation.clean import accuracy, predict
+from hardtack.evaluation.clean import predict
 from hardtack.loading import Loaded
 from hardtack.runs import Json, Run, Watch
 from hardtack.schedule import WarmupDecay
@@ -32,7 +33,7 @@ from hardtack.stages.planning import forwards, plan
 from hardtack.stages.planning import total as planned
 from hardtack.stages.reproducing import recipe
 from hardtack.stages.teaching import open_teacher, taught
-from hardtack.tasks.task import Task
+from hardtack.tasks.task import Metric, Task
 from hardtack.ticket import Ticket
 from hardtack.training.adversarial import Clean, Objective
 from hardtack.training.loop import decayed, fit_steps
@@ -285,7 +286,8 @@ def _run(
         validation = data.batches("validation", encoder, 2 * common.batch_size, common.seed)
         if teacher is not None:
             batches, teacher = taught(batches, teacher, run), None  # its answers stay, its weights may go
-        best = _fit(loaded.model, batches, validation, minimised, fit, ticket, total, run, common)
+        score = data.metric
+        best = _fit(loaded.model, batches, validation, score, minimised, fit, ticket, total, run, common)
         sparsity = None if ticket is None else ticket.sparsity()
         provenance = {
             "run": run.id,
@@ -313,7 +315,7 @@ def _run(
             steps=total,
             passes=total * objective.passes,
             **({} if soft is None else {"teacher_texts": batches.examples}),
-            validation_accuracy=best,
+            **{f"validation_{score.name}": best},
             sparsity=made.get("sparsity", sparsity),
             model=str(run.folder / "model"),
             resumed=resumptions(run),
@@ -325,6 +327,7 @@ def _fit(
     model: nn.Module,
     batches: Any,
     validation: Any,
+    metric: Metric,
     objective: Objective,
     fit: Fit,
     ticket: Ticket | None,
@@ -334,7 +337,7 @@ def _fit(
 ) -> float:
     """Train, look at validation at each epoch's end, and leave the model at the epoch that the rule picks."""
     optimizer = torch.optim.AdamW(decayed(model, fit.weight_decay), lr=fit.lr, fused=True)
-    best = -1.0
+    best = math.nan
     for step in fit_steps(
         model,
         batches,
@@ -350,15 +353,15 @@ def _fit(
         last = step.index + 1 == total
         if last or (step.index + 1) % len(batches) == 0:
             try:
-                score = accuracy(*predict(model, validation, run=run, row=f"validation-{step.index}"))
+                score = metric(*predict(model, validation, run=run, row=f"validation-{step.index}"))
             except InputError as error:
                 raise InputError(
                     f"training: {error}, after step {step.index} of {total}; the last good state is kept; "
                     f"try a lower learning rate than {fit.lr}"
                 ) from None
-            run.log(event="validation", step=step.index, accuracy=score)
-            if fit.epoch_rule == "best" and score > _best_so_far(run, step.index):
-                run.keep("best", dict(model.named_parameters()), accuracy=score, step=step.index)
+            run.log(event="validation", step=step.index, **{metric.name: score})
+            if fit.epoch_rule == "best" and _is_best(run, step.index, score, metric):
+                run.keep("best", dict(model.named_parameters()), score=score, step=step.index)
             best = score
     kept = run.kept("best")
     if kept is not None:
@@ -367,14 +370,14 @@ def _fit(
         with torch.no_grad():
             for name, value in tensors.items():
                 parameters[name].copy_(value)
-        return float(facts["accuracy"])
+        return float(facts["score"])
     return best
 
 
-def _best_so_far(run: Run, step: int) -> float:
-    """Return the accuracy of the epoch kept so far; one that a killed process kept later does not count."""
+def _is_best(run: Run, step: int, score: float, metric: Metric) -> bool:
+    """Compare with the epoch kept so far; one that a killed process kept later does not count."""
     kept = run.kept("best")
-    return -1.0 if kept is None or kept[1]["step"] >= step else float(kept[1]["accuracy"])
+    return kept is None or kept[1]["step"] >= step or metric.better(score, float(kept[1]["score"]))
 
 
 def _whole(objective: Objective) -> dict[str, Json]:

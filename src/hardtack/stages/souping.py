@@ -86,6 +86,8 @@ def soup(
     one_process("soup")
     common = common or Common()
     data = common.open_task(task)
+    if not data.labels:
+        raise InputError(f"task {data.name!r} has texts alone; the score of a soup needs labels")
     n = len(data.table(SPLIT))
     pot, ingredients = _opened(models, data, common)
     tasting = _Tasting(pot, data, tuple(attacks), min(examples, n), common)

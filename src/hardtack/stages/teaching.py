@@ -20,6 +20,8 @@ def open_teacher(name: str, student: Loaded, encoder: Encoder, data: Task, commo
         data: the task.
         common: settings that every stage takes.
     """
+    if not data.labels:
+        raise InputError(f"task {data.name!r} has texts alone; a teacher's answers are about classes")
     loaded = open_trained(name, data.labels, common)
     check_tokenizer(loaded, name, student, "the model that it teaches")
     own = common.encoder(loaded)

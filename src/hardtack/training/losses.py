@@ -1,9 +1,10 @@
 """Per-example losses: logits [N, C] and a batch in, [N] out; objectives average them."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -14,8 +15,31 @@ Loss = Callable[[Tensor, Batch], Tensor]
 
 
 def cross_entropy(logits: Tensor, batch: Batch) -> Tensor:
-    """Return -log p(label) of each example in nats, [N], in float32 whatever the logits' precision."""
+    """Return -log p of each example's label in nats, [N], in float32 whatever the logits' precision.
+
+    For a language model's logits, [N, L, V], that is the mean over the text's tokens, each after those before
+    it: a short text weighs as much as a long one.
+    """
+    if logits.dim() == 3:
+        surprise = token_surprise(logits, batch.inputs)
+        return surprise[:, 0] / surprise[:, 1].clamp(min=1)
     return functional.cross_entropy(logits.float(), batch.labels, reduction="none")
+
+
+def token_surprise(logits: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
+    """Return the nats of each text's tokens, and how many tokens that are: [N, 2] in float32.
+
+    The first token, which follows nothing, and padding do not count.
+
+    Args:
+        logits: [N, L, V] of a language model.
+        inputs: what it read: `input_ids` and, where there is padding, `attention_mask`, both [N, L].
+    """
+    targets = inputs["input_ids"][:, 1:]  # [N, L - 1]
+    read = inputs.get("attention_mask", torch.ones_like(inputs["input_ids"]))[:, 1:]
+    scores = logits[:, :-1].float().transpose(1, 2)  # [N, V, L - 1]
+    nats = functional.cross_entropy(scores, targets, reduction="none") * read
+    return torch.stack([nats.sum(dim=1), read.sum(dim=1).float()], dim=1)
 
 
 @dataclass(frozen=True)
