@@ -8,8 +8,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from tests.stages.test_resuming import stopping_at
-from tests.toys import BAD, FILLER, GOOD, padless_tokenizer, saved_toy, toy_gpt2_config
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from tests.toys import BAD, FILLER, GOOD, VOCABULARY, padless_tokenizer, saved_toy, toy_gpt2_config
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 
 import hardtack
 from hardtack.errors import InputError
@@ -235,3 +235,21 @@ def test_what_does_not_fit_is_refused_in_one_line(dense, place, run):
     padless_tokenizer().save_pretrained(place / "small")
     refused("allowed: a vocab_size that holds them all", train, str(place / "small"))
     refused("cannot be loaded as a text classifier", train, str(place / "config"), task="made")
+
+
+def test_an_untied_head_is_no_classifier_and_is_left_alone(place, run):
+    LlamaConfig(
+        vocab_size=len(VOCABULARY), hidden_size=24, intermediate_size=40, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=48, bos_token_id=2,
+        eos_token_id=3, tie_word_embeddings=False,
+    ).save_pretrained(place / "llama")  # fmt: skip
+    padless_tokenizer().save_pretrained(place / "llama")
+    made = train(str(place / "llama"), out=place / "trained", epochs=1, lr=1e-2, **run)
+    (ticket,) = search(METHODS["retention"](sparsities=HALF), made["folder"], out=place / "s", **run)[
+        "tickets"
+    ]
+    weights = load_file(f"{ticket}/weights.safetensors")
+    assert weights
+    assert not any("lm_head" in name or "embed" in name for name in weights)
+    assert "lm_head.weight" in load_file(f"{made['model']}/model.safetensors")
+    assert evaluate(ticket, out=place / "rows", **run)["rows"][0]["perplexity"] > 1
