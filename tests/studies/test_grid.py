@@ -251,3 +251,18 @@ def test_a_stage_may_want_some_of_its_combinations_only(tmp_path):
 def test_a_choice_of_what_is_not_there_is_refused(tmp_path, only, said):
     with pytest.raises(InputError, match=said):
         cells_of(tmp_path, FULL + f"only = {only}\n")
+
+
+def test_a_stage_may_be_taught_by_another(tmp_path):
+    taught = FULL + '[[stage]]\nname = "small"\nverb = "train"\nmodel = "tiny"\ndistil_from = "@dense"\n'
+    cells = [cell for cell in cells_of(tmp_path, taught) if cell.stage == "small"]
+    assert [cell.settings["distil_from"] for cell in cells] == ["out/dense/seed=0", "out/dense/seed=1"]
+    assert [cell.root for cell in cells] == ["tiny", "tiny"]  # a teacher begins nothing
+    assert [cell.weights for cell in cells] == [("dense/seed=0",), ("dense/seed=1",)]
+    other = taught.replace("freelb = {steps = 2}", "freelb = {steps = 3}")
+    assert all(
+        one.id != two.id
+        for one, two in zip(cells, (c for c in cells_of(tmp_path, other) if c.stage == "small"), strict=True)
+    )
+    with pytest.raises(InputError, match=r"distil_weight 0\.5 needs a teacher"):
+        cells_of(tmp_path, taught.replace('distil_from = "@dense"', "distil_weight = 0.5"))

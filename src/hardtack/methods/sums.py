@@ -164,6 +164,8 @@ def advance(
     """
     new_dense, new_sparse, apart = [], [], []
     error = {matrix.name: 0.0 for matrix in stage.matrices()}
+    if stage.block is None and not error:  # nothing to see, and a language model's logits are large
+        return list(dense), list(sparse), {}, {}
     energy = dict(error)
     for batch, tokens in enumerate(blocks.tokens):
         y, outputs = blocks.outputs(stage, batch, dense[batch], {})

@@ -173,7 +173,7 @@ def build(
             else ()
         )
         sections.append(Section("tickets", "Where the tickets are sparse", (Figures(tuple(tickets)), *more)))
-    if curves := figures.trajectories(found):
+    if curves := [*figures.trajectories(found), *figures.settling(found)]:
         sections.append(Section("searches", "How the searches went", (Figures(tuple(curves)),)))
     sections += [_words(models), _origins(found, groups)]
     if notes:

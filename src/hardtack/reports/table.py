@@ -18,21 +18,24 @@ def rows_text(rows: Iterable[Row], explain: Mapping[str, str] | None = None) -> 
     """
     rows = list(rows)
     where = [] if len({row.get("task") for row in rows}) < 2 else ["task"]
+    of_texts = ["perplexity"] if any(row.get("perplexity") is not None for row in rows) else []
     cells, flags = [], []
     for row in rows:
         what = [row.get("method"), sparsity_text(row.get("sparsity")), *(row.get(name) for name in where)]
         what += [row.get("split"), row.get("attack") or "clean"]
+        what += [None if row.get(name) is None else f"{row[name]:.2f}" for name in of_texts]
         clean, under = rate_text(row.get("clean_accuracy")), interval_text(row, "accuracy_under_attack")
         queries = row.get("mean_queries")
         cells.append(
             [*what, row.get("examples"), clean, under, None if queries is None else f"{queries:.1f}"]
         )
         flags += row.get("flags") or ()
-    head = ("method", "sparsity", *where, "split", "attack", "n", "clean", "under attack [95%]", "queries")
+    measured = (*of_texts, "n", "clean", "under attack [95%]", "queries")
+    head = ("method", "sparsity", *where, "split", "attack", *measured)
     notes = [f"flag {flag}: {(explain or {}).get(flag, '')}".rstrip(": ") for flag in dict.fromkeys(flags)]
     return "\n".join(
         [
-            table(head, cells, right=(1, *range(len(head) - 4, len(head)))),
+            table(head, cells, right=(1, *range(len(head) - len(measured), len(head)))),
             *(f"\n{cases}" for row in rows for cases in cases_text(row)),
             *(textwrap.fill(note, WIDTH) for note in notes),
         ]

@@ -133,7 +133,8 @@ def _cell(
     id = identify(verb.name, whole, content, data)
     weights = {one.cell.place for one in found.values() if one.cell.verb.name != "search"}
     weights |= {place for one in found.values() for place in one.base}
-    root = next((one.root for one in found.values()), None) or contents.root(verb.name, settings)
+    roots = (one.root for key, one in found.items() if key != "distil_from")  # a teacher begins nothing
+    root = next(roots, None) or contents.root(verb.name, settings)
     cell = Cell(
         id=id, stage=stage.name, verb=verb, axes=names, place=place, folder=out / place, settings=settings,
         needs=tuple(sorted({one.cell.place for one in found.values()})), weights=tuple(sorted(weights)),

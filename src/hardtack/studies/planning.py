@@ -54,7 +54,9 @@ def plan(cells: Sequence[Cell], states: States, *, processes: int) -> dict[str, 
 
 def _plan(cell: Cell, known: dict[str, Mapping[str, Json]]) -> Mapping[str, Json]:
     """Return the plan of a cell's shape, made by the stage itself."""
-    settings = {key: value for key, value in cell.settings.items() if key not in ("base", "from")}
+    # A teacher that is not there yet cannot be asked; its one pass is a small part of a training.
+    left_out = ("base", "from", *(key for key in cell.settings if key.startswith("distil_")))
+    settings = {key: value for key, value in cell.settings.items() if key not in left_out}
     verb = cell.verb
     if verb.name == "retrain":  # the dense model takes the same steps
         verb = VERBS["train"]

@@ -80,9 +80,14 @@ class Verb:
 VERBS: dict[str, Verb] = {
     verb.name: verb
     for verb in (
-        Verb("train", "model", {"model": TRAINED}, ("objective",)),
+        Verb("train", "model", {"model": TRAINED, "distil_from": TRAINED}, ("objective",)),
         Verb("search", "model", {"model": TRAINED, "from": TRAINED}, ("method", "objective")),
-        Verb("retrain", "ticket", {"ticket": ("search",), "base": TRAINED}, ("objective",)),
+        Verb(
+            "retrain",
+            "ticket",
+            {"ticket": ("search",), "base": TRAINED, "distil_from": TRAINED},
+            ("objective",),
+        ),
         Verb("evaluate", "target", {"target": (*TRAINED, "search"), "base": TRAINED}, ("attack",)),
     )
 }
