@@ -228,6 +228,31 @@ def test_settings_that_cannot_be_are_refused_before_anything_runs(tmp_path, old,
     assert str(raised.value).startswith(str(tmp_path / "r.toml"))
 
 
+def test_a_stage_may_want_some_of_its_combinations_only(tmp_path):
+    """An axis of its own, a shared one, and one of what it refers to."""
+    cells = cells_of(tmp_path, FULL + 'only = {seed = [1], sparsity = [0.5], method = ["random"]}\n')
+    assert places(cells, "attacked") == [
+        "seed=1,target=dense",
+        "seed=1,target=subnets,method=random,sparsity=0.5",
+        "seed=1,target=tickets,method=random,sparsity=0.5",
+    ]
+    assert len(places(cells, "subnets")) == 2 * 3 * 2
+
+
+@pytest.mark.parametrize(
+    ("only", "said"),
+    [
+        ("{lr = [1]}", "only names 'lr'; axes here: .*seed"),
+        ("{seed = [0, 7]}", "only wants seed = 7; its values here: 0, 1"),
+        ("{seed = 0}", "only is {'seed': 0}; allowed: a table"),
+        ("{seed = []}", "only is {'seed': \\[\\]}; allowed: a table"),
+    ],
+)
+def test_a_choice_of_what_is_not_there_is_refused(tmp_path, only, said):
+    with pytest.raises(InputError, match=said):
+        cells_of(tmp_path, FULL + f"only = {only}\n")
+
+
 def test_a_stage_may_be_taught_by_another(tmp_path):
     taught = FULL + '[[stage]]\nname = "small"\nverb = "train"\nmodel = "tiny"\ndistil_from = "@dense"\n'
     cells = [cell for cell in cells_of(tmp_path, taught) if cell.stage == "small"]

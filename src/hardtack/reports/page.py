@@ -33,6 +33,7 @@ from hardtack.reports.gather import Found, gather
 from hardtack.reports.models import Group, Model, groups_of, models_of
 from hardtack.reports.scorecard import scorecard, shifted, shifts
 from hardtack.reports.sentences import attacked
+from hardtack.reports.spending import spending
 from hardtack.reports.trust import checks
 from hardtack.reports.verdicts import compare_all, difference_tables, findings, yardstick_of
 
@@ -226,6 +227,7 @@ def _measured(
         sections.append(Section("robustness", "Robustness against size and speed", (Figures(tuple(plots)),)))
     if other := shifts(models, groups, seed=seed):
         sections.append(Section("shift", "On other data", tuple(other)))
+    sections += spending(models)
     if shown := attacked(models, groups, count=sentences, seed=seed):
         how = "Changed words are bold and underlined, and listed below. What held and fell is of one seed."
         sections.append(Section("sentences", "What the attacks did", (Text(how), *shown)))

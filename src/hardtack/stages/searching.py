@@ -126,7 +126,7 @@ def search(
         assert run.folder is not None
         if run.finished():
             return result_of(run)
-        before = 0.0
+        before, warmed = 0.0, 0
         if warm:
             fitted = train(
                 model,
@@ -137,7 +137,7 @@ def search(
                 common=common,
                 watch=watch,
             )
-            before = fitted["seconds"]
+            before, warmed = fitted["seconds"], fitted["passes"]
             run.clock.restart()  # what earlier processes worked is in `before` and in the saved states
             start = str(fitted["model"])
             searched = common.load(start, data.labels, trained_head=True)
@@ -153,10 +153,12 @@ def search(
         }
         if reads:
             known |= {"task": data.name, "objective": objective.name, "max_length": encoder.max_length}
-        notes = list(filter(None, [unlisted(base.model)]))
+        notes, passes = list(filter(None, [unlisted(base.model)])), 0
+        longest = method.steps(len(batches.train)) * objective.passes
         for ticket in method.search(searched.model, base.base, view, batches, objective, run):
             place = home / str(ticket.origin["wanted"])
             notes = sorted({*notes, *filter(None, [ticket.origin.get("note")])})
+            passes = max(passes, int(ticket.origin.get("passes", longest)))
             if run.writes and not (place / "ticket.json").is_file():
                 home.mkdir(exist_ok=True)
                 dataclasses.replace(ticket, origin={**ticket.origin, **known}).save(place)
@@ -171,6 +173,7 @@ def search(
             tickets=sorted(str(path.parent) for path in home.glob("*/ticket.json")),
             notes=notes,
             resumed=resumptions(run),
+            passes=warmed + passes,
             seconds=round(before + run.clock.seconds(), 3),
         )
 

@@ -13,7 +13,7 @@ from hardtack.methods import METHODS
 from hardtack.prunable import KINDS
 from hardtack.runs import Json, Watch
 from hardtack.stages.common import Common, settings_of
-from hardtack.stages.fitting import Fit
+from hardtack.stages.epochs import Fit
 from hardtack.studies.values import one_of
 from hardtack.studies.verbs import (
     RENAMED,

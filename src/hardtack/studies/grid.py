@@ -19,6 +19,9 @@ from hardtack.studies.contents import Contents
 from hardtack.studies.recipe import Recipe, Stage, is_reference
 from hardtack.studies.verbs import Verb, chosen, owner_of, sparsities
 
+Point = tuple[dict[Axis, Json], dict[str, Made]]
+"""A combination of values, and what the stage's references mean there."""
+
 
 def expand(recipe: Recipe, out: Path, contents: Contents) -> list[Cell]:
     """Return all cells of a recipe, in the order of its stages and axes.
@@ -50,7 +53,8 @@ def _stage(
     drawn = next((axis for axis in axes if axis.key == "sparsity"), None)  # the tickets' axis, not the cells'
     _refuse_unused(recipe, stage, axes)
     taken: set[str] = set()
-    for point, references in _points(recipe, stage, axes, drawn, made):
+    points = list(_points(recipe, stage, axes, drawn, made))
+    for point, references in _wanted(recipe, stage, points):
         values = {axis.key: value for axis, value in point.items() if axis in axes}
         settings = {**stage.fixed, **values, **{key: one.path for key, one in references.items()}}
         many = _gathered(settings.get(stage.verb.gathers), point, made)
@@ -70,7 +74,7 @@ def _stage(
 
 def _points(
     recipe: Recipe, stage: Stage, axes: Mapping[Axis, list[Json]], drawn: Axis | None, made: Mapping
-) -> Iterator[tuple[dict[Axis, Json], dict[str, Made]]]:
+) -> Iterator[Point]:
     """Yield each combination of values with what the stage's references mean there.
 
     The order of the axes: shared ones, own ones that name models, inherited ones, other own ones; settings of
@@ -188,6 +192,30 @@ def _tickets(verb: Verb, settings: Mapping[str, Json]) -> list[tuple[Json, Spars
 def _typed(recipe: Recipe, value: Json) -> Json:
     """Return a value as it was typed, before variables were filled in."""
     return recipe.variables.get(value, value) if isinstance(value, str) else value
+
+
+def _wanted(recipe: Recipe, stage: Stage, points: Sequence[Point]) -> list[Point]:
+    """Return the combinations that the stage's `only` wants.
+
+    Refused are an axis or a value that none of them has, and a choice that leaves nothing.
+    """
+    for key, values in stage.only.items():
+        found = [value for point, _ in points for axis, value in point.items() if axis.key == key]
+        if not found:
+            there = ", ".join(sorted({axis.key for point, _ in points for axis in point}))
+            recipe.wrong(f"only names {key!r}; axes here: {there or 'none'}", stage.name)
+        for value in values:
+            if value not in found:
+                shown = ", ".join(dict.fromkeys(map(str, found)))
+                recipe.wrong(f"only wants {key} = {value!r}; its values here: {shown}", stage.name)
+    left = [
+        (point, references)
+        for point, references in points
+        if all(value in stage.only.get(axis.key, [value]) for axis, value in point.items())
+    ]
+    if not left:
+        recipe.wrong(f"only = {dict(stage.only)} leaves no combination", stage.name)
+    return left
 
 
 def _refuse_unused(recipe: Recipe, stage: Stage, axes: Mapping[Axis, list[Json]]) -> None:

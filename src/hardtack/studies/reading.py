@@ -18,7 +18,7 @@ from hardtack.studies.values import one_of, takes_a_list
 from hardtack.studies.verbs import VERBS, Verb, checked, fields
 
 TOP = ("name", "results", "explores", "common", "grid", "stage")
-OWN = ("name", "verb", "grid", "keep")
+OWN = ("name", "verb", "grid", "keep", "only")
 DEFAULTS: Mapping[str, Callable[[], str]] = {
     "HARDTACK_DATA": lambda: "../shared/data",
     "HARDTACK_MINILM": embedded_model,  # of the extra "demo"
@@ -147,9 +147,15 @@ class Reader:
         axes = {key: self.axis(verb, key, values, name) for key, values in grid.items()}
         for key in axes:
             fixed.pop(key, None)  # an axis of one's own stands before [common]
-        stage = Stage(name, verb, fixed, axes, keep)
+        stage = Stage(name, verb, fixed, axes, keep, self.only(entry.get("only", {}), name))
         self.complete(stage, shared)
         return stage
+
+    def only(self, wanted: Json, stage: str) -> dict[str, list[Json]]:
+        """Check the shape of a choice among combinations; its axes are known once stages are joined."""
+        if not isinstance(wanted, dict) or not all(isinstance(v, list) and v for v in flat(wanted).values()):
+            self.wrong(f"only is {wanted!r}; allowed: a table, {{key = [value, value]}}", stage)
+        return {key: [self.filled(value, stage) for value in values] for key, values in flat(wanted).items()}
 
     def complete(self, stage: Stage, shared: Mapping[str, Json]) -> None:
         """Refuse a stage that lacks a key which has no default."""

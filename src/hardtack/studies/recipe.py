@@ -14,6 +14,7 @@ name = "attacked"
 verb = "evaluate"
 target = "@dense"                     # the cell of that stage with the same values on the shared axes
 attack = ["deepwordbug"]
+only = {seed = [0]}                   # of all its combinations those with these values
 """
 
 import graphlib
@@ -34,6 +35,7 @@ class Stage:
     Attributes:
         fixed: plain keys, those of [common] included; settings of one method have dotted names.
         grid: key -> the values of an axis of this stage.
+        only: key of an axis, its own or one of what it refers to -> the values it is wanted at.
         keep: its weights are results and are never removed.
     """
 
@@ -42,6 +44,7 @@ class Stage:
     fixed: Mapping[str, Json]
     grid: Mapping[str, list[Json]]
     keep: bool = False
+    only: Mapping[str, list[Json]] = field(default_factory=dict)
 
     def refers_to(self, shared: Mapping[str, list[Json]]) -> set[str]:
         """Return the names of the stages that it refers to."""
