@@ -16,6 +16,7 @@ from hardtack.errors import InputError
 from hardtack.evaluation.attacks.deepwordbug import DeepWordBug
 from hardtack.methods import METHODS
 from hardtack.reports.page import report
+from hardtack.reports.show import show, show_text
 from hardtack.reports.table import rows_text
 from hardtack.select import Sparsity
 from hardtack.stages import Common, evaluate, export, retrain, search, soup, train
@@ -115,6 +116,8 @@ def test_a_model_of_a_config_is_trained_and_measured_as_transformers_does(dense,
     again = evaluate(dense["folder"], task=run["task"], out=place / "again", common=other)["rows"][0]
     assert again["perplexity"] == pytest.approx(after["perplexity"], rel=1e-6)  # whatever the padding
     assert f"{after['perplexity']:.2f}" in rows_text([after])
+    assert "under attack" not in rows_text([after])
+    assert show_text(show(run["task"])).startswith("task texts: texts alone, perplexity, ")
     model = hardtack.load(dense["folder"], ()).model
     assert type(model).__name__ == "GPT2LMHeadModel"
     assert model.transformer.wte.weight is model.lm_head.weight

@@ -266,3 +266,59 @@ def test_a_stage_may_be_taught_by_another(tmp_path):
     )
     with pytest.raises(InputError, match=r"distil_weight 0\.5 needs a teacher"):
         cells_of(tmp_path, taught.replace('distil_from = "@dense"', "distil_weight = 0.5"))
+
+
+SOUP = """
+[common]
+task = "made"
+[grid]
+seed = [0, 1]
+[[stage]]
+name = "dense"
+verb = "train"
+model = "base"
+grid = {lr = [1e-5, 2e-5, 3e-5]}
+[[stage]]
+name = "mixed"
+verb = "soup"
+models = ["@dense", "other"]
+attack = ["deepwordbug"]
+[[stage]]
+name = "tickets"
+verb = "search"
+method = "retention"
+model = "@mixed"
+[[stage]]
+name = "measured"
+verb = "evaluate"
+target = ["@mixed", "@tickets"]
+"""
+
+
+def test_a_soup_gathers_the_cells_of_a_stage_on_its_shared_axes(tmp_path):
+    cells = cells_of(tmp_path, SOUP)
+    assert places(cells, "mixed") == ["seed=0", "seed=1"]
+    first, second = (cell for cell in cells if cell.stage == "mixed")
+    assert first.settings["models"] == [
+        *(f"out/dense/seed=0,lr={lr}" for lr in ("1e-05", "2e-05", "3e-05")),
+        "other",
+    ]
+    assert (
+        first.needs
+        == first.weights
+        == tuple(one.removeprefix("out/") for one in first.settings["models"][:3])
+    )
+    assert second.needs == tuple(place.replace("seed=0", "seed=1") for place in first.needs)
+    assert first.root == "base"
+    assert first.id != second.id
+    (ticket,) = [cell for cell in cells if cell.place == "tickets/seed=0"]
+    assert (ticket.settings["model"], ticket.root) == ("out/mixed/seed=0", "base")
+    assert len(places(cells, "measured")) == 4
+    fewer = cells_of(tmp_path, SOUP.replace(", 3e-5]", "]"))
+    assert first.id not in {cell.id for cell in fewer}
+    one = cells_of(tmp_path, SOUP.replace('["@dense", "other"]', '"@dense"'))
+    assert [len(cell.settings["models"]) for cell in one if cell.stage == "mixed"] == [3, 3]
+    with pytest.raises(InputError, match=r"models = '@dens' names no stage; did you mean '@dense'"):
+        cells_of(tmp_path, SOUP.replace('"@dense", "other"', '"@dens"'))
+    with pytest.raises(InputError, match="it has no 'models'; a soup stage needs one"):
+        cells_of(tmp_path, SOUP.replace('models = ["@dense", "other"]\n', ""))

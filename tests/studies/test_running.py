@@ -252,3 +252,36 @@ def test_two_processes_give_the_rows_of_one(place):
     assert "toy: cells" in labels
     assert any(label.startswith("dense/seed=0: ") for label in labels)  # ticks of the workers
     assert seen[-1] == ("toy: cells", CELLS, CELLS)
+
+
+def test_a_soup_of_a_stages_cells_is_cooked_and_measured(place):
+    (place / "soup.toml").write_text(
+        """
+[common]
+task = "task"
+device = "cpu"
+batch_size = 16
+[[stage]]
+name = "dense"
+verb = "train"
+model = "tiny"
+epochs = 1
+grid = {lr = [1e-3, 3e-3]}
+[[stage]]
+name = "mixed"
+verb = "soup"
+models = ["@dense"]
+[[stage]]
+name = "measured"
+verb = "evaluate"
+target = "@mixed"
+"""
+    )
+    planned = study("soup.toml", out=place / "soup", dry_run=True)
+    assert [stage["to_run"] for stage in planned["stages"]] == [2, 1, 1]
+    assert "hardtack soup" in planned["commands"][2]
+    study("soup.toml", out=place / "soup")
+    (row,) = rows_of(place / "soup")
+    assert row["method"] == "soup"
+    again = study("soup.toml", out=place / "soup")
+    assert again["ran"] == []

@@ -31,6 +31,7 @@ from hardtack.stages.common import (
 from hardtack.stages.measuring import QUERIES, Subject, Whole, choose_runtime, measure_attack, measure_whole
 from hardtack.stages.planning import forwards
 from hardtack.stages.planning import total as planned
+from hardtack.stages.reproducing import recipe
 from hardtack.stages.targets import Target
 from hardtack.tasks.task import Task
 from hardtack.ticket import Ticket
@@ -83,6 +84,7 @@ def soup(
         watch: receives progress.
         dry_run: return a plan instead: stages, seconds, bytes.
     """
+    again = recipe("soup", locals())
     one_process("soup")
     common = common or Common()
     data = common.open_task(task)
@@ -112,6 +114,7 @@ def soup(
         common=common,
         without=("precision", "train_examples"),  # nothing is trained here
         watch=watch,
+        again=again,
     ) as run:
         assert run.folder is not None
         if run.finished():

@@ -30,6 +30,8 @@ class Contents:
             InputError: when the data cannot be read, or lack what the stage needs.
         """
         task = self._task(settings["task"], settings)
+        if verb == "soup":
+            return [task.fingerprint("validation")] if task.table("validation") else []
         if verb != "evaluate":
             found = [task.fingerprint("train")] if task.table("train") else []
             best = settings.get("epoch_rule") == "best"  # then validation decides which weights are kept

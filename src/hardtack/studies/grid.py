@@ -57,13 +57,16 @@ def _stage(
     for point, references in _wanted(recipe, stage, points):
         values = {axis.key: value for axis, value in point.items() if axis in axes}
         settings = {**stage.fixed, **values, **{key: one.path for key, one in references.items()}}
+        many = _gathered(settings.get(stage.verb.gathers), point, made)
+        if many:
+            settings[stage.verb.gathers] = [one if isinstance(one, str) else one.path for one in many]
         if drawn is not None:
             settings["sparsity"] = axes[drawn]
         apply = chosen(stage.verb, settings)
         settings = {key: v for key, v in settings.items() if not owner_of(key) or owner_of(key) in apply}
         typed = {axis: _typed(recipe, value) for axis, value in point.items()}
         try:
-            yield _cell(stage, settings, typed, references, drawn, out, contents, taken)
+            yield _cell(stage, settings, typed, references, many, drawn, out, contents, taken)
         except InputError as error:
             where = ", ".join(f"{name} = {value}" for name, value in names_of(typed, settings).items())
             recipe.wrong(f"{error} (at {where})" if len(typed) else str(error), stage.name)
@@ -113,31 +116,52 @@ def _joins(
                 yield joined, {key: one, **references}
 
 
+def _gathered(named: Json, point: Mapping[Axis, Json], made: Mapping[str, list[Made]]) -> list[Made | str]:
+    """Return what a list of models means: outside ones, and all cells of a stage that fit on shared axes."""
+    found: list[Made | str] = []
+    for one in named or ():
+        if not is_reference(one):
+            found.append(one)
+            continue
+        found += [
+            cell
+            for cell in made[one[1:]]
+            if all(axis.owner or point.get(axis, value) == value for axis, value in cell.axes.items())
+        ]
+    return found
+
+
 def _cell(
     stage: Stage, settings: dict[str, Json], typed: Mapping[Axis, Json], references: Mapping[str, Made],
-    drawn: Axis | None, out: Path, contents: Contents, taken: set[str],
+    many: Sequence[Made | str], drawn: Axis | None, out: Path, contents: Contents, taken: set[str],
 ) -> list[Made]:  # fmt: skip
     """Make one cell, and what references to it can mean."""
     verb, found = stage.verb, dict(references)
+    inside = [*found.values(), *(one for one in many if isinstance(one, Made))]
     ticket = found.get("ticket") or found.get("target")
     if ticket is not None and ticket.base and "base" not in settings:
         settings["base"] = str(out / ticket.base[0])  # a ticket's base may have moved with the study
     names = names_of(typed, settings)
     place = place_of(stage.name, names, taken)
-    outside = {key for key in verb.refers if key in settings} - {"base", *found}
+    outside = {key for key in verb.refers if key in settings} - {"base", verb.gathers, *found}
     content: dict[str, Json] = {key: one.content for key, one in found.items()}
     content |= {key: contents.model(settings[key]) for key in sorted(outside)}
+    if many:
+        content[verb.gathers] = [
+            one.content if isinstance(one, Made) else contents.model(one) for one in many
+        ]
     check(verb, settings)
     whole = resolved(verb, settings)
     data = contents.data(verb.name, settings)
     id = identify(verb.name, whole, content, data)
-    weights = {one.cell.place for one in found.values() if one.cell.verb.name != "search"}
-    weights |= {place for one in found.values() for place in one.base}
+    weights = {one.cell.place for one in inside if one.cell.verb.name != "search"}
+    weights |= {place for one in inside for place in one.base}
     roots = (one.root for key, one in found.items() if key != "distil_from")  # a teacher begins nothing
-    root = next(roots, None) or contents.root(verb.name, settings)
+    root = next(roots, None) or next((one if isinstance(one, str) else one.root for one in many), None)
+    root = root or contents.root(verb.name, settings)
     cell = Cell(
         id=id, stage=stage.name, verb=verb, axes=names, place=place, folder=out / place, settings=settings,
-        needs=tuple(sorted({one.cell.place for one in found.values()})), weights=tuple(sorted(weights)),
+        needs=tuple(sorted({one.cell.place for one in inside})), weights=tuple(sorted(weights)),
         keep=stage.keep, root=root,
     )  # fmt: skip
     if verb.name != "search":

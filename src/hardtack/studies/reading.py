@@ -13,7 +13,7 @@ from hardtack.errors import InputError, nearest
 from hardtack.runs import Json
 from hardtack.stages.common import Common
 from hardtack.stages.demonstrating import embedded_model
-from hardtack.studies.recipe import Recipe, Stage, is_reference
+from hardtack.studies.recipe import Recipe, Stage, each, is_reference
 from hardtack.studies.values import one_of, takes_a_list
 from hardtack.studies.verbs import VERBS, Verb, checked, fields
 
@@ -129,7 +129,8 @@ class Reader:
         grid = entry.get("grid", {})
         if not isinstance(grid, dict):
             self.wrong(f"grid is {grid!r}; allowed: a table, {{key = [value, value]}}", name)
-        if isinstance(own.get(verb.subject), list):  # several models, tickets or targets: an axis
+        many = isinstance(own.get(verb.subject), list) and not verb.gathers
+        if many:  # several models, tickets or targets: an axis
             grid = {verb.subject: own.pop(verb.subject), **grid}
         grid = flat(grid)
         self.known("", own, [*keys, *OWN], name)
@@ -222,7 +223,8 @@ class Reader:
         shared = {key: values for key, values in grid.items() if key not in {**stage.fixed, **stage.grid}}
         for key, verbs in stage.verb.refers.items():
             axis = {**shared, **stage.grid}.get(key, [])
-            for value in map(str, filter(is_reference, [stage.fixed.get(key), *axis])):
+            named = [one for value in (stage.fixed.get(key), *axis) for one in each(value)]
+            for value in map(str, filter(is_reference, named)):
                 if value[1:] not in stages:
                     names = [f"@{name}" for name in stages]
                     self.wrong(f"{key} = {value!r} names no stage{nearest(value, names)}", stage.name)

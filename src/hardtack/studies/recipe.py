@@ -50,7 +50,7 @@ class Stage:
         """Return the names of the stages that it refers to."""
         axes = {**shared, **self.grid}
         values = [v for key in self.verb.refers for v in [self.fixed.get(key), *axes.get(key, ())]]
-        return {value[1:] for value in values if is_reference(value)}
+        return {one[1:] for value in values for one in each(value) if is_reference(one)}
 
 
 @dataclass(frozen=True)
@@ -89,6 +89,11 @@ class Recipe:
         except graphlib.CycleError as error:
             around = " -> ".join(f"@{name}" for name in reversed(error.args[1]))
             self.wrong(f"stages refer to each other in a circle: {around}; allowed: one direction")
+
+
+def each(value: Json) -> list[Json]:
+    """Return the values of a list, or a value as a list of one."""
+    return value if isinstance(value, list) else [value]
 
 
 def is_reference(value: Json) -> bool:
