@@ -31,7 +31,7 @@ from transformers.utils import logging
 
 from hardtack.cost import hardware
 from hardtack.evaluation.resources import embedded_model
-from hardtack.loading import load, streamed
+from hardtack.loading import load
 from hardtack.methods.blocks import Blocks
 from hardtack.methods.obs import Obs
 from hardtack.methods.parts import Sample
@@ -45,6 +45,7 @@ from hardtack.modes import evaluation_mode
 from hardtack.prunable import Prunable
 from hardtack.runs import Run
 from hardtack.select import Sparsity
+from hardtack.stages.streaming import streamed
 from hardtack.tasks.task import Batches, Table
 from hardtack.tasks.text import Encoder, load_task
 from hardtack.ticket import Base

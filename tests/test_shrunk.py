@@ -114,6 +114,42 @@ def test_a_shrunk_model_learns_as_the_masked_one(name):
         assert mine is None or torch.allclose(mine, theirs.grad, rtol=1e-3, atol=1e-2), param
 
 
+@pytest.mark.parametrize(("name", "kinds"), UNITS.items())
+def test_what_a_shrunk_model_holds_can_be_written_back_to_where_it_was(name, kinds):
+    """The full model then answers as the smaller one, and has zeros where units were taken out."""
+    model = ZOO[name]()
+    masks = random_masks(Prunable.of(model, kinds))
+    small = smaller(model, masks)
+    torch.manual_seed(5)
+    with torch.no_grad():
+        for tensor in small.parameters():
+            tensor.add_(0.1 * torch.randn_like(tensor))
+    shrunk.fill_(model, small, masks)
+    inputs = toy_inputs(model)
+    assert same(logits_of(model, inputs), logits_of(small, inputs))
+    tensors = Prunable.of(model, kinds).tensors(model)
+    for param, mask in Prunable.of(model, kinds).spread(masks).items():
+        assert not bool(tensors[param][~mask].any()), param
+
+
+def test_only_tickets_of_whole_units_that_empty_no_site_leave_a_smaller_model():
+    model = ZOO["bert"]()
+    view = Prunable.of(model, ("head", "neuron"))
+    full = {site.name: torch.ones(site.units, dtype=torch.bool) for site in view.sites}
+    some = {name: mask.clone() for name, mask in full.items()}
+    first = next(iter(some))
+    some[first][0] = False
+    none = some | {first: torch.zeros_like(some[first])}
+    assert shrunk.is_cut_by(some, view)
+    assert not shrunk.is_cut_by(full, view)
+    assert not shrunk.is_cut_by(none, view)
+    single = Prunable.of(model, ("weight",))
+    masks = {site.name: torch.zeros(site.units, dtype=torch.bool) for site in single.sites}
+    for mask in masks.values():
+        mask[0] = True
+    assert not shrunk.is_cut_by(masks, single)
+
+
 # ------------------------------------------------------------------------------------ folders
 
 

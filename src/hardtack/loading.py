@@ -9,25 +9,34 @@ from typing import Any
 
 import torch
 import xxhash
-from accelerate import init_empty_weights
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+)
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as DECODERS,
+)
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_MASKED_LM_MAPPING_NAMES as ENCODERS,
+)
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from transformers.utils.hub import cached_file
 
 from hardtack import sessions, shrunk
 from hardtack.errors import InputError
-from hardtack.prunable import SHRUNK_UNITS, base_of, blocks_of
+from hardtack.prunable import SHRUNK_UNITS, base_of
 from hardtack.runs import generator
-from hardtack.storage import Stored
 from hardtack.ticket import Base, digest_of
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A classifier ready to use: model, tokenizer, what it is, and whether its head is untrained.
+    """A classifier or language model ready to use: with its tokenizer, and whether its head is untrained.
 
     `head` is a hash of what the checkpoint brought outside the base, None where it brought nothing.
     """
@@ -54,15 +63,17 @@ def load(
     merge_adapter: bool = False,
     foreign: bool = False,
 ) -> Loaded:
-    """Load a sequence classifier from a hub id, a local folder or a run folder.
+    """Load a sequence classifier, or a language model, from a hub id, a local folder or a run folder.
 
     Tensors that the checkpoint lacks, or has in another size (the head of another task), are drawn from the
     keyed stream `head`, not from the loader's; so equal seeds give equal heads on any machine.
 
     Args:
         name: hub id or folder.
-        labels: the task's label names; None keeps the checkpoint's own.
-        seed: seed of a fresh head.
+        labels: the task's label names; None keeps the checkpoint's own. No name at all, `()`, asks for a
+            causal language model; a folder with a config and a tokenizer but no weights then gives a fresh
+            one, to be trained from scratch.
+        seed: seed of a fresh head, or model.
         device: where the model goes.
         trained_head: refuse a model whose head is missing or has another number of classes.
         merge_adapter: where `name` is a PEFT adapter, load the base that it names and merge it in; the result
@@ -88,10 +99,20 @@ def load(
         raise InputError(f"{whose} is quantised; allowed: a base with float weights")
     if labels is None and adapter is not None:
         config.num_labels = adapter.classes(config)
-    _label_(config, labels)
+    if labels == ():
+        _check_decoder(config, whose, adapter)
+    elif labels is not None:
+        config.num_labels = len(labels)
+        config.id2label = dict(enumerate(labels))
+        config.label2id = {label: index for index, label in enumerate(labels)}
+    config.problem_type = None  # our losses, not the model's
     own = adapter is not None and _file(place, "tokenizer_config.json") is not None
     tokenizer = _tokenizer(place, name) if own else _tokenizer(source, whose, config)
-    maker: Any = AutoModelForSequenceClassification
+    maker: Any = AutoModelForCausalLM if labels == () else AutoModelForSequenceClassification
+    if labels == () and weightless(source):
+        if trained_head:
+            raise InputError(f"{name} has a config and no weights; train it first")
+        return _from_scratch(config, name, tokenizer, seed, device)
     if hasattr(config, SHRUNK_UNITS):
         maker = shrunk.classifier_of(config, _weight_files(source, whose))
     try:
@@ -100,7 +121,8 @@ def load(
             ignore_mismatched_sizes=True, use_safetensors=True, trust_remote_code=False,
         )  # fmt: skip
     except Exception as error:  # whatever the libraries raise at a damaged file, the file is the cause
-        raise InputError(f"{whose} cannot be loaded as a text classifier: {_one_line(error)}") from None
+        what = "language model" if labels == () else "text classifier"
+        raise InputError(f"{whose} cannot be loaded as a {what}: {_one_line(error)}") from None
     shrunk.made_plain_(model)
     misfits = {entry[0] for entry in info["mismatched_keys"]}
     brought = set() if adapter is None else adapter.brings(model)
@@ -113,13 +135,12 @@ def load(
     if lost := [key for key in inner if key in misfits or "pooler" not in key]:  # few heads keep the pooler
         raise InputError(f"{whose} lacks weights that its config asks for: {lost[0]}, {len(lost)} in all")
     if head and trained_head:
-        raise InputError(
-            f"{name} has no trained head for {config.num_labels} classes ({', '.join(head)}); train it first"
-        )
+        what = "its vocabulary" if labels == () else f"{config.num_labels} classes"
+        raise InputError(f"{name} has no trained head for {what} ({', '.join(head)}); train it first")
     _draw_fresh_(model, fresh, seed)
     if adapter is not None:
         adapter.merge_(model)
-    _agree_on_padding_(model, tokenizer, name)
+    _pad_(model, tokenizer, name)
     base = Base.of(
         model,
         name,
@@ -135,80 +156,47 @@ def load(
     return Loaded(model.to(device).eval(), tokenizer, base, bool(head), digest)  # type: ignore[arg-type]
 
 
-@torch.no_grad()
-def streamed(name: str, labels: tuple[str, ...], *, device: str = "cpu") -> tuple[Loaded, Stored]:
-    """Open a classifier of which only what stands around its blocks is in memory.
-
-    Args:
-        name: local folder, run folder or hub id of a whole model: nothing is drawn for it.
-        labels: the task's label names.
-        device: where what is in memory goes.
-
-    Returns:
-        The model, whose blocks' weights are on the device "meta", and all its weights as they lie in its
-        files, by their names in the model.
-
-    Raises:
-        InputError: when `name` is no model, or its files do not hold exactly its tensors.
-    """
-    source = model_folder(name)
-    if sessions.file_of(source) is not None or _file(source, "adapter_config.json") is not None:
-        raise InputError(f"{name} is no plain model; allowed with stream: a model with its own weights")
-    config = shrunk.config_of(_file(source, "config.json")) or _config(source, name)
-    if hasattr(config, SHRUNK_UNITS) or getattr(config, "quantization_config", None) is not None:
-        raise InputError(f"{name} is shrunk or quantised; allowed with stream: a model with float weights")
-    _label_(config, labels)
-    tokenizer = _tokenizer(source, name, config)
-    maker: Any = AutoModelForSequenceClassification
-    with init_empty_weights(include_buffers=False):
-        model = maker.from_config(config, dtype=torch.float32)
-    shapes: dict[str, list[int]] = {}
-    places: dict[str, tuple[Path, str]] = {}
-    for file in _weight_files(source, name):
-        try:
-            with safe_open(file, framework="pt") as stream:
-                for key in stream.keys():  # noqa: SIM118 - no mapping
-                    places[key], shapes[key] = (file, key), list(stream.get_slice(key).get_shape())
-        except SafetensorError as error:
-            raise InputError(f"{file} cannot be read: {_one_line(error)}") from None
-    for key, tensor in model.state_dict().items():
-        if shapes.get(key) != [*tensor.shape]:
-            there = shapes.get(key, "no such tensor")
-            raise InputError(
-                f"{name} has {there} for {key} {[*tensor.shape]}; allowed with stream: a trained model of "
-                "these classes, whose files name its tensors as it does"
-            )
-    stored = Stored({key: places[key] for key in model.state_dict()}, torch.float32)
-    prefix = _prefix(model)
-    blocks = tuple(f"{prefix}{block}." for block in blocks_of(model))
-    around = {key: stored[key].to(device) for key in stored if not key.startswith(blocks)}
-    model.load_state_dict(around, assign=True, strict=False)
-    for module in model.modules():
-        for key, buffer in module.named_buffers(recurse=False):
-            if not buffer.is_meta:
-                setattr(module, key, buffer.to(device))
-    _agree_on_padding_(model, tokenizer, name)
-    inner = Stored({key: places[prefix + key] for key in base_of(model).state_dict()}, torch.float32)
-    base = Base(name, digest_of(inner), getattr(config, "_commit_hash", None))
-    head = {key: stored[key] for key in stored if prefix and not key.startswith(prefix)}
-    loaded = Loaded(model.eval(), tokenizer, base, False, digest_of(head) if head else None)
-    return loaded, stored
-
-
-def _label_(config: Any, labels: tuple[str, ...] | None) -> None:
-    if labels is not None:
-        config.num_labels = len(labels)
-        config.id2label = dict(enumerate(labels))
-        config.label2id = {label: index for index, label in enumerate(labels)}
-    config.problem_type = None  # our losses, not the model's
-
-
-def _agree_on_padding_(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str) -> None:
+def _pad_(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str) -> None:
+    """Give tokenizer and model a padding token: their own, or that of the end."""
     if tokenizer.pad_token_id is None:
         if tokenizer.eos_token_id is None:
             raise InputError(f"{name} has a tokenizer without a padding or end token; one of them is needed")
         tokenizer.pad_token = tokenizer.eos_token
     model.config.pad_token_id = tokenizer.pad_token_id  # a decoder looks for its last token by this one
+
+
+def _check_decoder(config: Any, whose: str, adapter: "_Adapter | None") -> None:
+    """Refuse what cannot predict a text token by token."""
+    kind = config.model_type
+    if adapter is not None or hasattr(config, SHRUNK_UNITS):
+        raise InputError(f"{whose} is an adapter or a shrunk model; allowed for texts alone: a whole decoder")
+    if kind not in DECODERS or (kind in ENCODERS and not getattr(config, "is_decoder", False)):
+        raise InputError(
+            f"{whose} is a {kind} model, which predicts no next token; allowed for texts alone: a decoder "
+            "such as GPT-2 (if the task has labels, --label-column names them)"
+        )
+
+
+def weightless(source: str) -> bool:
+    """Say whether a folder holds no weights, but perhaps a config to make a language model of."""
+    return Path(source).is_dir() and not any(Path(source).glob("*.safetensors*"))
+
+
+def _from_scratch(
+    config: Any, name: str, tokenizer: PreTrainedTokenizerBase, seed: int, device: str
+) -> Loaded:
+    """Make a language model of a config, every tensor drawn from its own stream of the seed."""
+    if len(tokenizer) > config.vocab_size:
+        raise InputError(
+            f"{name} has a tokenizer of {len(tokenizer)} tokens and a config of {config.vocab_size}; "
+            "allowed: a vocab_size that holds them all"
+        )
+    with torch.random.fork_rng(devices=[]):  # it draws what is then drawn again
+        model: Any = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    _draw_fresh_(model, [tensor for tensor, _ in model.named_parameters()], seed)
+    _pad_(model, tokenizer, name)
+    base = Base.of(model, name, head_seed=seed)
+    return Loaded(model.to(device).eval(), tokenizer, base, True, None)
 
 
 def _foreign(file: Path, name: str, labels: tuple[str, ...] | None) -> Loaded:

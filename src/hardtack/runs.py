@@ -259,14 +259,18 @@ class Run:
         write_atomic(path, content[:size] + b"".join(lost[number] for number in events))
         return known[-1] - known[0] if len(known) > 1 else 0.0
 
-    def logged(self, **facts: Json) -> bool:
-        """Say whether the log already has a line with these facts: an event that must stand there once."""
+    def lines(self, **facts: Json) -> list[dict[str, Json]]:
+        """Return the log's lines that hold these facts."""
         path = self.folder / "log.jsonl" if self.folder else None
         if path is None or not path.exists():
-            return False
+            return []
         first = json.dumps(next(iter(facts.values()))).encode()  # only lines that may hold them are parsed
-        lines = [_parsed(line) for line in path.read_bytes().splitlines() if first in line]
-        return any(all(line.get(name) == value for name, value in facts.items()) for line in lines)
+        parsed = [_parsed(line) for line in path.read_bytes().splitlines() if first in line]
+        return [line for line in parsed if all(line.get(name) == value for name, value in facts.items())]
+
+    def logged(self, **facts: Json) -> bool:
+        """Say whether the log already has a line with these facts: an event that must stand there once."""
+        return bool(self.lines(**facts))
 
     def tick(self, label: str, done: int, total: int) -> None:
         """Report progress to whoever watches."""

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
@@ -42,18 +43,13 @@ def shrink_(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
         model: a plain model of a listed family.
         masks: site -> bool [units], True = kept; of heads, neurons or channels.
     """
-    view = Prunable.of(model, [kind for kind in kinds_of(model) if kind != "weight"])
+    view = _whole_units(model)
     sites = {site.name: site for site in view.sites}
     masks = {name: mask for name, mask in masks.items() if not bool(mask.all())}
     base = base_of(model)
-    gone: dict[str, dict[int, list[Tensor]]] = {}
-    for name, mask in masks.items():
-        for param, dim, index in sites[name].slices:
-            assert index is not None
-            gone.setdefault(param, {}).setdefault(dim, []).append(index[~mask.cpu()].flatten())
-    for param, along in gone.items():
+    for param, gone in _gone(view, masks).items():
         module, _, attribute = param.rpartition(".")
-        _cut_(base.get_submodule(module), attribute, {dim: torch.cat(parts) for dim, parts in along.items()})
+        _cut_(base.get_submodule(module), attribute, gone)
     units: dict[str, int | list[int]] = dict(getattr(base.config, SHRUNK_UNITS, {}))
     for name, mask in masks.items():
         kept = mask.nonzero().flatten().tolist()
@@ -67,14 +63,33 @@ def shrink_(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
     _say_(base, units)
 
 
+def _whole_units(model: nn.Module) -> Prunable:
+    return Prunable.of(model, [kind for kind in kinds_of(model) if kind != "weight"])
+
+
+def _gone(view: Prunable, masks: Mapping[str, Tensor]) -> dict[str, dict[int, Tensor]]:
+    """Return what masks take out: parameter -> dimension -> positions."""
+    sites = {site.name: site for site in view.sites}
+    parts: dict[str, dict[int, list[Tensor]]] = {}
+    for name, mask in masks.items():
+        for param, dim, index in sites[name].slices:
+            assert index is not None
+            parts.setdefault(param, {}).setdefault(dim, []).append(index[~mask.cpu()].flatten())
+    return {param: {dim: torch.cat(along) for dim, along in dims.items()} for param, dims in parts.items()}
+
+
+def _left(size: int, gone: Tensor) -> Tensor:
+    left = torch.ones(size, dtype=torch.bool)
+    left[gone] = False
+    return left.nonzero().flatten()
+
+
 def _cut_(module: nn.Module, attribute: str, gone: Mapping[int, Tensor]) -> None:
     """Cut positions out of one tensor of a module, and let the module's own record of its sizes follow."""
     old = getattr(module, attribute)
     value = old.detach()
     for dim, positions in gone.items():
-        left = torch.ones(value.shape[dim], dtype=torch.bool)
-        left[positions] = False
-        kept = left.nonzero().flatten().to(value.device)
+        kept = _left(value.shape[dim], positions).to(value.device)
         value = value.index_select(dim, kept)
         if attribute == "weight" and isinstance(module, nn.BatchNorm2d):
             module.num_features = len(kept)
@@ -135,6 +150,43 @@ def _say_(base: nn.Module, units: dict[str, int | list[int]]) -> None:
                 delattr(config, SHRUNK_UNITS)
             return
     setattr(config, SHRUNK_UNITS, dict(sorted(units.items())))
+
+
+# ------------------------------------------------------------------------------------ and back
+
+
+def is_cut_by(masks: Mapping[str, Tensor], view: Prunable) -> bool:
+    """Say whether masks leave a smaller model: whole units alone, some of them gone, none of a site's all."""
+    found = [masks[site.name] for site in view.sites]
+    whole = all(site.kind != "weight" for site in view.sites)
+    return whole and all(bool(mask.any()) for mask in found) and not all(bool(mask.all()) for mask in found)
+
+
+@torch.no_grad()
+def fill_(model: nn.Module, small: nn.Module, masks: Mapping[str, Tensor]) -> None:
+    """Write a smaller model's tensors to where they stood before it was cut, and zeros beside them.
+
+    Args:
+        model: in its full size; what was taken out of `small` is zero afterwards. Running statistics of
+            channels that were taken out stay as they are.
+        small: what `shrink_` left of a copy of it, with other values by now.
+        masks: site -> bool [units], what it was shrunk by.
+    """
+    base, found = base_of(model), dict(small.named_parameters()) | dict(small.named_buffers())
+    gone = {id(base.get_parameter(param)): dims for param, dims in _gone(_whole_units(model), masks).items()}
+    for module in base.modules():  # statistics are cut as the norm's weight is
+        if isinstance(module, nn.BatchNorm2d) and id(module.weight) in gone:
+            for statistic in (module.running_mean, module.running_var):
+                gone[id(statistic)] = gone[id(module.weight)]
+    for name, target in [*model.named_parameters(), *model.named_buffers()]:
+        source, dims = found[name], gone.get(id(target), {})
+        kept = [_left(n, dims[d]) if d in dims else torch.arange(n) for d, n in enumerate(target.shape)]
+        if not dims:
+            target.copy_(source)
+            continue
+        if isinstance(target, nn.Parameter):
+            target.zero_()
+        target[tuple(torch.from_numpy(index) for index in np.ix_(*[k.numpy() for k in kept]))] = source
 
 
 # ------------------------------------------------------------------------------------ writing
@@ -249,8 +301,7 @@ def _build(self: Any, config: Any, *more: Any, **named: Any) -> None:
     try:
         type(self).__bases__[0].__init__(self, config, *more, **named)
         with torch.device("cpu"):  # else indices would be without memory, too
-            view = Prunable.of(self, [kind for kind in kinds_of(self) if kind != "weight"])
-            shrink_(self, _masks(view, units))
+            shrink_(self, _masks(_whole_units(self), units))
     finally:
         setattr(config, SHRUNK_UNITS, units)
 

@@ -122,6 +122,7 @@ def test_it_stops_by_itself_as_soon_as_the_window_is_full_of_near_masks(stop, tm
     steps, trajectory = log_of(tmp_path)
     assert [line["checkpoint"] for line in trajectory] == [1, 2, 3, 4]
     assert [line["step"] for line in trajectory] == [2, 5, 8, 11]
+    assert [line["epochs"] for line in trajectory] == [0.25, 0.5, 0.75, 1.0]
     assert [line["settled"] for line in trajectory] == [False, False, False, True]
     assert len(steps) == 12  # of 48: the look back is all that it costs
     last = {kind: trajectory[-1][kind] for kind in KINDS}

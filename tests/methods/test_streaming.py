@@ -11,7 +11,7 @@ from tests.toys import saved_toy, toy_batches
 from tests.zoo import ZOO
 
 from hardtack.errors import InputError
-from hardtack.loading import load, streamed
+from hardtack.loading import load
 from hardtack.methods.obs import Obs
 from hardtack.methods.retention import Retention
 from hardtack.methods.search import Data
@@ -19,6 +19,7 @@ from hardtack.methods.wanda import Wanda
 from hardtack.prunable import Prunable, base_of, blocks_of
 from hardtack.runs import Run
 from hardtack.select import Sparsity
+from hardtack.stages.streaming import streamed
 from hardtack.ticket import Ticket, fingerprint
 from hardtack.training.adversarial import Clean, FreeLB
 

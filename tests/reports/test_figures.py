@@ -2,7 +2,7 @@
 
 from tests.reports.made import DENSE, ROBUST, log, record, row, study, ticket, write
 
-from hardtack.reports.figures import layers, robustness, trajectories
+from hardtack.reports.figures import layers, robustness, settling, trajectories
 from hardtack.reports.gather import gather
 from hardtack.reports.models import groups_of, models_of
 from hardtack.reports.verdicts import compare_all
@@ -84,3 +84,58 @@ def test_trajectories_are_of_searches_that_log_them(tmp_path):
     (figure,) = trajectories(gather([tmp_path]))
     assert figure.reading.endswith("/a goes from 1.00 to 0.50 in 3 steps.")
     assert [line[2].text for line in figure.table.rows] == ["1.0000", "0.8000", "0.5000"]
+
+
+def early_bird(folder, *distances, stopped=True, **settings):
+    """A search's folder whose checkpoints, ten an epoch, have these distances of heads; neurons' are half."""
+    settings = {"threshold": 0.1, "window": 2, "stop": "hamming", **settings}
+    record(folder, kind="search", method="early_bird", granularity=["head", "neuron"], settings=settings)
+    ticket(folder / "tickets" / "t", {"x": [True, False]})
+    looks = [{"head": one, "neuron": one / 2} for one in distances]
+    lines = [
+        {"event": "trajectory", "step": n, "epochs": n / 10, "checkpoint": n, "settled": False, **look}
+        for n, look in enumerate([{}, *looks], 1)
+    ]
+    lines[-1]["settled"] = stopped
+    log(folder, {"step": 0, "loss": 1.0}, *lines)
+    return folder
+
+
+def test_an_early_birds_distances_its_threshold_and_its_stop(tmp_path):
+    early_bird(tmp_path / "a", 0.4, 0.2, 0.04)
+    (figure,) = settling(gather([tmp_path]))
+    assert figure.title.endswith("/a: how far the ranking still moves")
+    assert figure.reading == (
+        "Distances go: head from 0.400 to 0.040, neuron from 0.200 to 0.020. "
+        "At 0.40 epochs the search stopped (dotted line); the threshold, 0.1, is dashed."
+    )
+    assert figure.table.head == ("epochs", "head", "neuron", "settled")
+    assert [[cell.text for cell in line] for line in figure.table.rows] == [
+        ["0.200", "0.4000", "0.2000", "no"],  # the first checkpoint has none before it
+        ["0.300", "0.2000", "0.1000", "no"],
+        ["0.400", "0.0400", "0.0200", "yes"],
+    ]
+    assert "2 checkpoints before (masks: share of units)" in figure.table.caption
+    drawn = figure.draw()
+    assert all(words in drawn for words in ("threshold 0.1", "the search stopped", "head", "neuron"))
+    assert "how far the ranking still moves</title>" in drawn  # what a screen reader says
+    assert not trajectories(gather([tmp_path]))
+
+
+def test_a_search_that_never_settled_says_so(tmp_path):
+    early_bird(tmp_path / "a", 0.4, 0.3, stopped=False, stop="rank", threshold=0.0)
+    (figure,) = settling(gather([tmp_path]))
+    assert (
+        "At 0.30 epochs its steps ended before it had settled; the threshold, 0, is dashed." in figure.reading
+    )
+    assert "rankings: 1 - correlation" in figure.table.caption
+    assert "the search stopped" not in figure.draw()
+
+
+def test_each_early_bird_search_has_a_figure_and_other_searches_have_none(tmp_path):
+    for name in ("a", "b"):
+        early_bird(tmp_path / name, 0.4, 0.2)
+    record(tmp_path / "c", kind="search", granularity=["weight"])
+    log(tmp_path / "c", {"step": 1, "open": 0.5})
+    names = [figure.title.split(":")[0].rsplit("/")[-1] for figure in settling(gather([tmp_path]))]
+    assert names == ["a", "b"]

@@ -5,7 +5,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from hardtack.reports.plot import Line, Point, Series, curves, scatter, strip, thinned
+from hardtack.reports.plot import Line, Mark, Point, Series, curves, scatter, strip, thinned
 
 SERIES = [
     Series("dense & <co>", (Point(0.0, 0.3, 0.2, 0.4),)),
@@ -16,6 +16,15 @@ PLOTS = {
     "scatter": lambda name: scatter(name, "a <title>", SERIES, x="sparsity", y="accuracy", level=0.3),
     "one point": lambda name: scatter(name, "t", SERIES[:1], x="sparsity", y="accuracy"),
     "curves": lambda name: curves(name, "t", [Line("a", (0.0, 1.0), (1.0, 0.5))] * 2, x="step", y="open"),
+    "marked": lambda name: curves(
+        name,
+        "t",
+        [Line("a", (1.0,), (0.5,))],
+        x="epochs",
+        y="distance",
+        level=Mark("threshold", 0.1),
+        moment=Mark("stopped", 1.0),
+    ),
     "strip": lambda name: strip(name, "t", ["query", "key"], ["0", "rest"], [[0.1, None], [0.0, 0.9]]),
     "wide strip": lambda name: strip(name, "t", ["q"], [str(n) for n in range(24)], [[0.0] * 24]),
 }

@@ -226,3 +226,99 @@ def test_settings_that_cannot_be_are_refused_before_anything_runs(tmp_path, old,
         cells_of(tmp_path, RECIPE.replace(old, new))
     assert said in str(raised.value)
     assert str(raised.value).startswith(str(tmp_path / "r.toml"))
+
+
+def test_a_stage_may_want_some_of_its_combinations_only(tmp_path):
+    """An axis of its own, a shared one, and one of what it refers to."""
+    cells = cells_of(tmp_path, FULL + 'only = {seed = [1], sparsity = [0.5], method = ["random"]}\n')
+    assert places(cells, "attacked") == [
+        "seed=1,target=dense",
+        "seed=1,target=subnets,method=random,sparsity=0.5",
+        "seed=1,target=tickets,method=random,sparsity=0.5",
+    ]
+    assert len(places(cells, "subnets")) == 2 * 3 * 2
+
+
+@pytest.mark.parametrize(
+    ("only", "said"),
+    [
+        ("{lr = [1]}", "only names 'lr'; axes here: .*seed"),
+        ("{seed = [0, 7]}", "only wants seed = 7; its values here: 0, 1"),
+        ("{seed = 0}", "only is {'seed': 0}; allowed: a table"),
+        ("{seed = []}", "only is {'seed': \\[\\]}; allowed: a table"),
+    ],
+)
+def test_a_choice_of_what_is_not_there_is_refused(tmp_path, only, said):
+    with pytest.raises(InputError, match=said):
+        cells_of(tmp_path, FULL + f"only = {only}\n")
+
+
+def test_a_stage_may_be_taught_by_another(tmp_path):
+    taught = FULL + '[[stage]]\nname = "small"\nverb = "train"\nmodel = "tiny"\ndistil_from = "@dense"\n'
+    cells = [cell for cell in cells_of(tmp_path, taught) if cell.stage == "small"]
+    assert [cell.settings["distil_from"] for cell in cells] == ["out/dense/seed=0", "out/dense/seed=1"]
+    assert [cell.root for cell in cells] == ["tiny", "tiny"]  # a teacher begins nothing
+    assert [cell.weights for cell in cells] == [("dense/seed=0",), ("dense/seed=1",)]
+    other = taught.replace("freelb = {steps = 2}", "freelb = {steps = 3}")
+    assert all(
+        one.id != two.id
+        for one, two in zip(cells, (c for c in cells_of(tmp_path, other) if c.stage == "small"), strict=True)
+    )
+    with pytest.raises(InputError, match=r"distil_weight 0\.5 needs a teacher"):
+        cells_of(tmp_path, taught.replace('distil_from = "@dense"', "distil_weight = 0.5"))
+
+
+SOUP = """
+[common]
+task = "made"
+[grid]
+seed = [0, 1]
+[[stage]]
+name = "dense"
+verb = "train"
+model = "base"
+grid = {lr = [1e-5, 2e-5, 3e-5]}
+[[stage]]
+name = "mixed"
+verb = "soup"
+models = ["@dense", "other"]
+attack = ["deepwordbug"]
+[[stage]]
+name = "tickets"
+verb = "search"
+method = "retention"
+model = "@mixed"
+[[stage]]
+name = "measured"
+verb = "evaluate"
+target = ["@mixed", "@tickets"]
+"""
+
+
+def test_a_soup_gathers_the_cells_of_a_stage_on_its_shared_axes(tmp_path):
+    cells = cells_of(tmp_path, SOUP)
+    assert places(cells, "mixed") == ["seed=0", "seed=1"]
+    first, second = (cell for cell in cells if cell.stage == "mixed")
+    assert first.settings["models"] == [
+        *(f"out/dense/seed=0,lr={lr}" for lr in ("1e-05", "2e-05", "3e-05")),
+        "other",
+    ]
+    assert (
+        first.needs
+        == first.weights
+        == tuple(one.removeprefix("out/") for one in first.settings["models"][:3])
+    )
+    assert second.needs == tuple(place.replace("seed=0", "seed=1") for place in first.needs)
+    assert first.root == "base"
+    assert first.id != second.id
+    (ticket,) = [cell for cell in cells if cell.place == "tickets/seed=0"]
+    assert (ticket.settings["model"], ticket.root) == ("out/mixed/seed=0", "base")
+    assert len(places(cells, "measured")) == 4
+    fewer = cells_of(tmp_path, SOUP.replace(", 3e-5]", "]"))
+    assert first.id not in {cell.id for cell in fewer}
+    one = cells_of(tmp_path, SOUP.replace('["@dense", "other"]', '"@dense"'))
+    assert [len(cell.settings["models"]) for cell in one if cell.stage == "mixed"] == [3, 3]
+    with pytest.raises(InputError, match=r"models = '@dens' names no stage; did you mean '@dense'"):
+        cells_of(tmp_path, SOUP.replace('"@dense", "other"', '"@dens"'))
+    with pytest.raises(InputError, match="it has no 'models'; a soup stage needs one"):
+        cells_of(tmp_path, SOUP.replace('models = ["@dense", "other"]\n', ""))

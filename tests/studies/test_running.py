@@ -221,10 +221,24 @@ def test_further_attacks_add_rows_to_evaluations(place):
     assert [row["attack"] for row in rows] == [None, "word_swap", "deepwordbug"] * 3
     kept = [row for row in rows if row["id"] in before]
     assert len(kept) == 6
-    assert all(row["measured"] == before[row["id"]]["measured"] for row in kept)  # not measured again
+    for row in kept:  # not measured again, but for what making the models anew took
+        spent, was = row["measured"].pop("spent"), before[row["id"]]["measured"].pop("spent")
+        assert row["measured"] == before[row["id"]]["measured"]
+        assert [one["passes"] for one in spent] == [one["passes"] for one in was]
     fresh = study("toy.toml", out="runs/fresh")
     assert len(fresh["ran"]) == CELLS // 2
     assert rows_of(place / "runs/fresh") == rows_of(place / "runs/whole")
+
+
+def test_a_row_says_what_making_its_model_took(place):
+    rows = list(map(json.loads, open_lines(place / "runs/whole/rows.jsonl")))
+    for row in rows:
+        spent = {one["stage"]: one for one in row["measured"]["spent"]}
+        assert list(spent) == ["dense", "tickets", "subnets"][: 1 if row["axes"]["target"] == "@dense" else 3]
+        assert spent.get("tickets", {"passes": 0})["passes"] == 0  # random: nothing is trained
+        last = list(spent.values())[-1]
+        assert last["passes"] > 0
+        assert last["seconds"] > 0
 
 
 def test_two_processes_give_the_rows_of_one(place):
@@ -238,3 +252,36 @@ def test_two_processes_give_the_rows_of_one(place):
     assert "toy: cells" in labels
     assert any(label.startswith("dense/seed=0: ") for label in labels)  # ticks of the workers
     assert seen[-1] == ("toy: cells", CELLS, CELLS)
+
+
+def test_a_soup_of_a_stages_cells_is_cooked_and_measured(place):
+    (place / "soup.toml").write_text(
+        """
+[common]
+task = "task"
+device = "cpu"
+batch_size = 16
+[[stage]]
+name = "dense"
+verb = "train"
+model = "tiny"
+epochs = 1
+grid = {lr = [1e-3, 3e-3]}
+[[stage]]
+name = "mixed"
+verb = "soup"
+models = ["@dense"]
+[[stage]]
+name = "measured"
+verb = "evaluate"
+target = "@mixed"
+"""
+    )
+    planned = study("soup.toml", out=place / "soup", dry_run=True)
+    assert [stage["to_run"] for stage in planned["stages"]] == [2, 1, 1]
+    assert "hardtack soup" in planned["commands"][2]
+    study("soup.toml", out=place / "soup")
+    (row,) = rows_of(place / "soup")
+    assert row["method"] == "soup"
+    again = study("soup.toml", out=place / "soup")
+    assert again["ran"] == []

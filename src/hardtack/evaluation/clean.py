@@ -1,4 +1,4 @@
-"""Clean accuracy: what a model predicts when nobody attacks it."""
+"""What a model answers when nobody attacks it."""
 
 import torch
 import xxhash
@@ -9,6 +9,7 @@ from hardtack.evaluation.answers import Answers
 from hardtack.evaluation.victim import check_finite, device_of, evaluating, logits_of
 from hardtack.runs import Run
 from hardtack.tasks.task import Batches
+from hardtack.training.losses import token_surprise
 
 
 def predict(
@@ -16,8 +17,9 @@ def predict(
 ) -> tuple[Tensor, Tensor]:
     """Return a split's logits, float32 [n, C] on the CPU, and labels [n], both in row order.
 
-    The model runs in evaluation mode without gradients and gets its own mode back. NaN or infinite logits are
-    refused: an accuracy computed from them would be an accident.
+    Of a language model nats and tokens of each text are returned in their place, [n, 2]: all that perplexity
+    needs. The model runs in evaluation mode without gradients and gets its own mode back. NaN or infinite
+    logits are refused: an accuracy computed from them would be an accident.
 
     Args:
         model: called as model(**batch.inputs), never with labels.
@@ -32,15 +34,15 @@ def predict(
     logits, labels, done = torch.empty(0, 0), torch.empty(batches.examples, dtype=torch.int64), 0
     run = run or Run.nowhere()
     path = run.scratch / f"clean-{row}.answers" if row and run.scratch is not None else None
-    classes = getattr(getattr(model, "config", None), "num_labels", None)
     binding = xxhash.xxh3_128(f"{row}/{batches.examples}/{batches.size}".encode()).digest()
-    with Answers(path, binding, classes, clock=run.clock) as answers:
+    with Answers(path, binding, None, clock=run.clock) as answers:
         for batch in batches.in_order():
             answer = answers.replay(len(batch.ids))
             if answer is None:
                 inputs = {key: value.to(device) for key, value in batch.inputs.items()}
                 with evaluating(model):
-                    answer = logits_of(model(**inputs)).float().cpu()
+                    answer = logits_of(model(**inputs))
+                    answer = (token_surprise(answer, inputs) if answer.dim() == 3 else answer).float().cpu()
                 check_finite(answer, "the model")
                 answers.append(answer)
             if not done:
@@ -51,10 +53,3 @@ def predict(
             run.tick("clean", done, batches.examples)
         answers.log_resumption(run, "clean")
     return logits, labels
-
-
-def accuracy(logits: Tensor, labels: Tensor) -> float:
-    """Return the fraction of rows of [n, C] whose largest logit, the first of equals, is the label."""
-    if not len(labels):
-        raise InputError("accuracy of no example; at least 1 is needed")
-    return (logits.argmax(dim=1) == labels).double().mean().item()

@@ -61,22 +61,27 @@ def to_onnx_int8(loaded: Loaded, ticket: Ticket, folder: Path) -> dict[str, Any]
         ticket: as above.
         folder: an empty folder.
     """
+    expected, inputs = _write(loaded, ticket, folder)
+    file = folder / "model.onnx"
+    to_eight_bits(file, file)
+    found = answers(Foreign(file, loaded.model.config), inputs)
+    form = "an ONNX file with eight-bit weights: a model of its own, whose answers differ; measure it"
+    return {"form": form, "opens": OPENS, "difference": float((expected - found).abs().max())}
+
+
+def to_eight_bits(source: Path, target: Path) -> None:
+    """Write an ONNX file again, with the weights of its products in eight bits."""
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    expected, inputs = _write(loaded, ticket, folder)
-    file = folder / "model.onnx"
-    graph = onnx.load(file)
+    graph = onnx.load(source)
     graph.graph.ClearField("value_info")  # shapes noted before the narrowing, at which the quantiser stumbles
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)  # its advice to run a pre-processing that this graph has had
     try:
-        quantize_dynamic(graph, str(file), weight_type=QuantType.QInt8, per_channel=True)
+        quantize_dynamic(graph, str(target), weight_type=QuantType.QInt8, per_channel=True)
     finally:
         logging.disable(before)
-    found = answers(Foreign(file, loaded.model.config), inputs)
-    form = "an ONNX file with eight-bit weights: a model of its own, whose answers differ; measure it"
-    return {"form": form, "opens": OPENS, "difference": float((expected - found).abs().max())}
 
 
 def to_openvino(loaded: Loaded, ticket: Ticket, folder: Path) -> dict[str, Any]:

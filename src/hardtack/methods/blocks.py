@@ -163,6 +163,7 @@ class Blocks:
             yield Stage(name, root, index, groups)
         after: dict[str, Matrix] = {}
         blocks = tuple(f"{prefix}{name}." for name in self.names)
+        vocabulary = getattr(self.model, "get_output_embeddings", lambda: None)()  # of a language model
         holders = Counter(id(p) for _, p in self.model.named_parameters(remove_duplicate=False))
         for module, layer in self.model.named_modules():
             name = f"{module}.weight".removeprefix(prefix)
@@ -172,6 +173,7 @@ class Blocks:
                 isinstance(layer, nn.Linear)
                 and not module.startswith(blocks)
                 and holders[id(layer.weight)] == 1
+                and layer is not vocabulary
             ):
                 after[module] = Matrix(
                     name, module, False, False

@@ -177,7 +177,8 @@ class EarlyBird:
                     if number == int(step.index / spacing + 1e-9) or not tells_apart(view, scores):
                         continue  # no checkpoint, or nothing to compare yet
                     moved, settled = settling.look(number, scores)
-                    run.log(event="trajectory", step=step.index, checkpoint=number, settled=settled, **moved)
+                    at = {"step": step.index, "epochs": round(done / epoch, 6), "checkpoint": number}
+                    run.log(event="trajectory", **at, settled=settled, **moved)
                     if settled:
                         break
         finally:

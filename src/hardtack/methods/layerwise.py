@@ -176,8 +176,8 @@ def _pruned(
             if streamed:
                 give_back()
             pairs = advance(blocks, stage, weights, states.dense, states.sparse, lost)
-            if stage.block is None:  # nothing comes after it
-                for _ in pairs:
+            if stage.block is None:  # nothing comes after it; a language model's logits are large
+                for _ in pairs if stage.groups else ():
                     pass
             else:
                 states.advance_(blocks, run, pairs)

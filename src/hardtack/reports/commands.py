@@ -52,6 +52,14 @@ def command_words(recipe: Row, *, out: str, rows: Iterable[Row] = ()) -> list[li
     if kind == "evaluate":
         common = _flags(recipe.get("common") or {}, without=NO_RESULT | {"precision"})  # nothing is trained
         return [[*words, *common, *place] for words in _evaluations(recipe, task, rows)]
+    if kind == "soup":
+        common = _flags(recipe.get("common") or {}, without=NO_RESULT | {"precision"})
+        words = ["hardtack", "soup", *map(str, recipe.get("models") or ()), *task]
+        for name, settings in recipe.get("attacks") or ():
+            words += ["--attack", name, *_flags(settings, prefix=f"{name}.")]
+        if recipe.get("attacks"):
+            words += _flags({"examples": recipe.get("examples")})
+        return [[*words, *(["--uniform"] if recipe.get("uniform") else []), *common, *place]]
     if kind == "demo":
         shared = recipe.get("common") or {}
         return [["hardtack", "demo", *_flags({"seed": shared.get("seed")}), *place]]

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from hardtack.reports import plot
 from hardtack.reports.blocks import Figure, table
 from hardtack.reports.folders import read_log
-from hardtack.reports.gather import Drawn, Found
+from hardtack.reports.gather import Drawn, Folder, Found
 from hardtack.reports.models import Group, Model, Rate
 from hardtack.reports.scorecard import counted, rate_cell, shifted
 from hardtack.reports.table import sparsity_text
@@ -234,3 +234,42 @@ def trajectories(found: Found, read: Callable[[Path], list[dict]] = read_log) ->
     more = f"; and {len(said) - 3} more" if len(said) > 3 else ""
     draw = partial(plot.curves, "open", title, lines, x="step", y="expected share of open gates")
     return [Figure(title, f"{'; '.join(said[:3])}{more}.", draw, numbers)]
+
+
+def settling(found: Found, read: Callable[[Path], list[dict]] = read_log) -> list[Figure]:
+    """Plot how far the ranking of each early-bird search still moved, with its threshold and its stop."""
+    figures = []
+    for folder in found.folders:
+        kinds = [str(kind) for kind in folder.recipe.get("granularity") or ()]
+        looks = [line for line in read(folder.path) if line.get("event") == "trajectory"]
+        looks = [look for look in looks if {"epochs", "settled", *kinds} <= look.keys()]  # not the first one
+        if kinds and looks and len(figures) < TICKETS:
+            figures.append(_settling(len(figures), folder, kinds, looks))
+    return figures
+
+
+def _settling(number: int, folder: Folder, kinds: Sequence[str], looks: Sequence[dict]) -> Figure:
+    settings = folder.recipe.get("settings") or {}
+    window, threshold = settings.get("window"), float(settings.get("threshold") or 0)
+    shown = plot.thinned(looks, CURVE)
+    places = tuple(float(look["epochs"]) for look in shown)
+    lines = [plot.Line(kind, places, tuple(float(look[kind]) for look in shown)) for kind in kinds]
+    stop = plot.Mark("the search stopped", places[-1]) if looks[-1]["settled"] else None
+    what = "rankings: 1 - correlation" if settings.get("stop") == "rank" else "masks: share of units"
+    title = f"{folder.name}: how far the ranking still moves"
+    head, said = ("epochs", *kinds, "settled"), {True: "yes", False: "no"}
+    rows = [
+        [f"{look['epochs']:.3f}", *(f"{look[kind]:.4f}" for kind in kinds), said[bool(look["settled"])]]
+        for look in plot.thinned(looks, ROWS)
+    ]
+    caption = f"Largest distance to the {window} checkpoints before ({what}), at some checkpoints"
+    draw = partial(
+        plot.curves, f"settling{number}", title, lines, x="epochs", y=f"distance ({what})",
+        level=plot.Mark(f"threshold {threshold:g}", threshold), moment=stop,
+    )  # fmt: skip
+    ways = ", ".join(f"{line.name} from {line.y[0]:.3f} to {line.y[-1]:.3f}" for line in lines)
+    end = "the search stopped (dotted line)" if stop else "its steps ended before it had settled"
+    reading = (
+        f"Distances go: {ways}. At {places[-1]:.2f} epochs {end}; the threshold, {threshold:g}, is dashed."
+    )
+    return Figure(title, reading, draw, table(caption, head, rows, right=range(len(kinds) + 1)))

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 COLUMNS = (
     "id", "task", "split", "attack", "shifted_from", "examples", "seed", "trained_seed", "method",
     "objective", "epochs", "epoch_rule", "granularity", "sparsity", "prunable", "parameters", "flops",
-    "disk_bytes", "clean_accuracy", "accuracy_under_attack", "attack_success_rate", "mean_queries",
-    "data_fingerprint",
+    "disk_bytes", "clean_accuracy", "perplexity", "accuracy_under_attack", "attack_success_rate",
+    "mean_queries", "data_fingerprint",
 )  # fmt: skip
 RATES = ("clean_accuracy", "accuracy_under_attack")
 MEASURED = ("latency_ms", "seconds", "memory_bytes")

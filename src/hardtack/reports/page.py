@@ -34,6 +34,7 @@ from hardtack.reports.lost import lost
 from hardtack.reports.models import Group, Model, groups_of, models_of
 from hardtack.reports.scorecard import scorecard, shifted, shifts
 from hardtack.reports.sentences import attacked
+from hardtack.reports.spending import spending
 from hardtack.reports.trust import checks
 from hardtack.reports.verdicts import compare_all, difference_tables, findings, yardstick_of
 
@@ -175,7 +176,7 @@ def build(
         sections.append(Section("tickets", "Where the tickets are sparse", (Figures(tuple(tickets)), *more)))
     if gone := lost(found):
         sections.append(Section("lost", "What pruning lost", (Figures(tuple(gone)),)))
-    if curves := figures.trajectories(found):
+    if curves := [*figures.trajectories(found), *figures.settling(found)]:
         sections.append(Section("searches", "How the searches went", (Figures(tuple(curves)),)))
     sections += [_words(models), _origins(found, groups)]
     if notes:
@@ -229,6 +230,7 @@ def _measured(
         sections.append(Section("robustness", "Robustness against size and speed", (Figures(tuple(plots)),)))
     if other := shifts(models, groups, seed=seed):
         sections.append(Section("shift", "On other data", tuple(other)))
+    sections += spending(models)
     if shown := attacked(models, groups, count=sentences, seed=seed):
         how = "Changed words are bold and underlined, and listed below. What held and fell is of one seed."
         sections.append(Section("sentences", "What the attacks did", (Text(how), *shown)))

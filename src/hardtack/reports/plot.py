@@ -46,6 +46,13 @@ class Line(NamedTuple):
     y: tuple[float, ...]
 
 
+class Mark(NamedTuple):
+    """A straight line across a plot, named in its legend."""
+
+    name: str
+    at: float
+
+
 def scatter(
     name: str,
     title: str,
@@ -99,16 +106,41 @@ def scatter(
     return _svg(name, title, draw, x=x, y=y, legend=len(series))
 
 
-def curves(name: str, title: str, lines: Sequence[Line], *, x: str, y: str) -> str:
-    """Draw curves over steps."""
+def curves(
+    name: str,
+    title: str,
+    lines: Sequence[Line],
+    *,
+    x: str,
+    y: str,
+    level: Mark | None = None,
+    moment: Mark | None = None,
+) -> str:
+    """Draw curves over steps.
+
+    Args:
+        name: of the plot on its page.
+        title: for those who do not see it.
+        lines: what is drawn.
+        x: name of the horizontal axis, with its unit.
+        y: name of the vertical axis.
+        level: a dashed line at a height.
+        moment: a dotted line at a place of the horizontal axis.
+    """
+    marks = [mark for mark in (level, moment) if mark is not None]
 
     def draw(axes: Any) -> None:
         for number, line in enumerate(lines):
             colour, dash = _colour(SERIES + number % COLOURS), ("-", "--", "-.", ":")[number % 4]
-            axes.plot(line.x, line.y, label=_short(line.name), color=colour, linestyle=dash, linewidth=1.6)
+            look = {"linestyle": dash, "linewidth": 1.6, "marker": "o" if len(line.x) == 1 else None}
+            axes.plot(line.x, line.y, label=_short(line.name), color=colour, **look)
+        if level is not None:
+            axes.axhline(level.at, label=level.name, color=_colour(PALE), linewidth=1, linestyle=(0, (4, 3)))
+        if moment is not None:
+            axes.axvline(moment.at, label=moment.name, color=_colour(INK), linewidth=1, linestyle=":")
         axes.set_ylim(bottom=min(0, *(min(line.y) for line in lines)))
 
-    return _svg(name, title, draw, x=x, y=y, legend=len(lines))
+    return _svg(name, title, draw, x=x, y=y, legend=len(lines) + len(marks))
 
 
 def strip(

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from hardtack.reports.blocks import Cell, Table, table
+from hardtack.reports.compare import Entry
 from hardtack.reports.models import Group, Model, Rate
 from hardtack.reports.table import sparsity_text
 from hardtack.reports.text import byte_text
@@ -13,10 +14,31 @@ THOUSANDS = (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3))
 def scorecard(models: Sequence[Model], groups: Sequence[Group], *, seed: int) -> list[Table]:
     """Return a table of costs, and one of accuracies for each task and split."""
     tables = [costs(models)]
-    for home in dict.fromkeys(group.home for group in groups if not shifted(group)):
-        mine = [group for group in groups if group.home == home and not shifted(group)]
-        tables.append(_accuracies(models, mine, seed))
-    return tables
+    texts = [group for group in groups if any(_perplexity(entry) is not None for entry in group.entries)]
+    rated = [group for group in groups if group not in texts and not shifted(group)]
+    for home in dict.fromkeys(group.home for group in rated):
+        tables.append(_accuracies(models, [group for group in rated if group.home == home], seed))
+    return [*tables, _perplexities(models, texts)] if texts else tables
+
+
+def _perplexity(entry: Entry) -> float | None:
+    return entry.row.get("perplexity")
+
+
+def _perplexities(models: Sequence[Model], groups: Sequence[Group]) -> Table:
+    """Return the perplexity of each language model on each set of texts: the mean over its seeds."""
+    rows = []
+    for model in models:
+        cells = [Cell(model.label)]
+        for group in groups:
+            found = [value for value in map(_perplexity, model.of(group)) if value is not None]
+            ends = f"{min(found):.2f} to {max(found):.2f}, {len(found)} seeds" if len(found) > 1 else ""
+            cells.append(Cell(f"{sum(found) / len(found):.2f}", ends) if found else Cell("-"))
+        if any(model.of(group) for group in groups):
+            rows.append(cells)
+    head = ("model", *(f"{group.row.get('task')}, {group.row.get('split')}" for group in groups))
+    caption = "Perplexity, lower is better: e to the mean nats of a token, and its range over seeds"
+    return table(caption, head, rows, right=range(1, len(head)))
 
 
 def shifted(group: Group) -> bool:
@@ -98,6 +120,8 @@ def shifts(models: Sequence[Model], groups: Sequence[Group], *, seed: int) -> li
             known = [e.row.get(name) for name in extra for e in model.of(group)[:1]]
             more = [f"{value:.3f}" if isinstance(value, int | float) else None for value in known]
             rows.append([model.label, rate_cell(there), rate_cell(here), change, *more])
+        if not rows:  # texts alone: their perplexity stands on the scorecard
+            continue
         head = ["model", f"on {group.row.get('task')}", f"on {group.row['shifted_from']}", "change"]
         head += [name.replace("_", " ") for name in extra]
         caption = (

@@ -218,6 +218,7 @@ def _task_text(result: Row) -> str:
         name, size = split["split"], f"{split['examples']:,}"
         rows.append((name, size, split["from"], balance, words, split["fingerprint"][:8]))
     head = ("split", "examples", "from", "labels", "words: median / 95% / most", "fingerprint")
-    labels = f"{len(result['labels'])} labels ({', '.join(result['labels'])})"
+    known = result["labels"]
+    labels = f"{len(known)} labels ({', '.join(known)})" if known else "texts alone"
     title = f"task {result['name']}: {labels}, {result['metric']}, fingerprint {result['fingerprint']}"
     return f"{title}\n\n{table(head, rows, right=(1, 4))}"

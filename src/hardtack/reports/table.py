@@ -18,21 +18,25 @@ def rows_text(rows: Iterable[Row], explain: Mapping[str, str] | None = None) -> 
     """
     rows = list(rows)
     where = [] if len({row.get("task") for row in rows}) < 2 else ["task"]
+    texts = [row for row in rows if row.get("perplexity") is not None]
     cells, flags = [], []
     for row in rows:
         what = [row.get("method"), sparsity_text(row.get("sparsity")), *(row.get(name) for name in where)]
         what += [row.get("split"), row.get("attack") or "clean"]
-        clean, under = rate_text(row.get("clean_accuracy")), interval_text(row, "accuracy_under_attack")
-        queries = row.get("mean_queries")
-        cells.append(
-            [*what, row.get("examples"), clean, under, None if queries is None else f"{queries:.1f}"]
-        )
+        numbers = [] if not texts else [f"{row['perplexity']:.2f}" if row in texts else None]
+        if len(texts) < len(rows):
+            queries = row.get("mean_queries")
+            numbers += [rate_text(row.get("clean_accuracy")), interval_text(row, "accuracy_under_attack")]
+            numbers.append(None if queries is None else f"{queries:.1f}")
+        cells.append([*what, row.get("examples"), *numbers])
         flags += row.get("flags") or ()
-    head = ("method", "sparsity", *where, "split", "attack", "n", "clean", "under attack [95%]", "queries")
+    rates = ("clean", "under attack [95%]", "queries") if len(texts) < len(rows) else ()
+    measured = ("n", *(["perplexity"] if texts else ()), *rates)
+    head = ("method", "sparsity", *where, "split", "attack", *measured)
     notes = [f"flag {flag}: {(explain or {}).get(flag, '')}".rstrip(": ") for flag in dict.fromkeys(flags)]
     return "\n".join(
         [
-            table(head, cells, right=(1, *range(len(head) - 4, len(head)))),
+            table(head, cells, right=(1, *range(len(head) - len(measured), len(head)))),
             *(f"\n{cases}" for row in rows for cases in cases_text(row)),
             *(textwrap.fill(note, WIDTH) for note in notes),
         ]

@@ -68,6 +68,17 @@ def signed_text(value: float, low: float, high: float) -> str:
     return f"{value:+.3f} [{low:+.3f}, {high:+.3f}]"
 
 
+def soup_text(result: Mapping[str, Any]) -> str:
+    """Render which models joined a soup, in the order in which they were tried, and with which scores."""
+    head, said = ("model", "alone", "soup with it", "joined"), {True: "yes", False: "no"}
+    rows = [
+        (one["model"], *(rate_text(one[name]) for name in ("score", "score_with_it")), said[one["joined"]])
+        for one in result["ingredients"]
+    ]
+    scored = result["scored_by"].replace("_", " ")
+    return f"{table(head, rows, right=(1, 2))}\n{scored} on validation of the result: {result['score']:.3f}"
+
+
 def facts_text(facts: Mapping[str, Any]) -> str:
     """Render names and values as a table of two columns, the parts of a nested dict line by line."""
     flat: dict[str, Any] = {}

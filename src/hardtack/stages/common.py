@@ -11,15 +11,16 @@ from typing import Any
 
 import torch
 import xxhash
+from torch import nn
 
 from hardtack import shrunk
 from hardtack.errors import InputError
-from hardtack.loading import Loaded, load, streamed
+from hardtack.loading import Loaded, load
 from hardtack.runs import Json, Run, Watch, identify
-from hardtack.storage import Stored, write_atomic
+from hardtack.storage import write_atomic
 from hardtack.tasks.task import Batches, Task
 from hardtack.tasks.text import Encoder, load_task
-from hardtack.ticket import Ticket
+from hardtack.ticket import Ticket, digest_of
 from hardtack.training.adversarial import Objective
 from hardtack.training.loop import check_precision
 from hardtack.training.processes import Processes, check_launcher, own_device, started
@@ -102,9 +103,9 @@ class Common:
         return task.limited(self.train_examples, self.min_words, self.seed)
 
     def load(
-        self, name: str, labels: tuple[str, ...], *, trained_head: bool = False, foreign: bool = False
+        self, name: str, labels: tuple[str, ...] | None, *, trained_head: bool = False, foreign: bool = False
     ) -> Loaded:
-        """Load a model for these labels as these settings say."""
+        """Load a model for these labels (None: its own) as these settings say."""
         return load(
             name,
             labels,
@@ -114,10 +115,6 @@ class Common:
             merge_adapter=self.merge_adapter,
             foreign=foreign,
         )
-
-    def stream(self, name: str, labels: tuple[str, ...]) -> tuple[Loaded, Stored]:
-        """Open a model for these labels without its blocks' weights; they stay in its files."""
-        return streamed(name, labels, device=self.place())
 
     def encoder(self, loaded: Loaded) -> Encoder:
         """Return the encoder of a model's tokenizer at these settings' length."""
@@ -163,6 +160,11 @@ def tokenizer_digest(tokenizer: Any) -> str:
     sides = [tokenizer.truncation_side, tokenizer.model_max_length, tokenizer.pad_token_id]
     content = [content, sides, sorted(tokenizer.model_input_names)]
     return xxhash.xxh3_128(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def weights_digest(model: nn.Module) -> str:
+    """Return a hash of all tensors of a model: weights, buffers, and both names of tied ones."""
+    return digest_of({**model.state_dict(), **dict(model.named_parameters())})
 
 
 def open_run(

@@ -24,7 +24,7 @@ from hardtack.stages.measuring import (
     reading_doubts,
     row_of,
 )
-from hardtack.stages.planning import total
+from hardtack.stages.planning import forwards, total
 from hardtack.stages.reproducing import recipe
 from hardtack.stages.rows import Rows
 from hardtack.stages.targets import open_target
@@ -79,6 +79,8 @@ def evaluate(
     one_process("evaluate")
     common = common or Common()
     data = common.open_task(task, keep=by)
+    if attacks and not data.labels:
+        raise InputError(f"task {data.name!r} has texts alone; an attack needs labels")
     wholes = [Whole.of(data, split, None, by), *_shifted(data, split, shifted, label_map, merge, by, common)]
     check_columns(by, wholes)
     found = open_target(target, data, base, common)
@@ -153,6 +155,8 @@ def _shifted(
     found = []
     for name in names:
         other = common.open_task(name, keep=by)
+        if bool(other.labels) != bool(data.labels):
+            raise InputError(f"--shifted {name}: of it and {data.name}, one has labels, one has none")
         try:
             labels = choose_map(data.labels, other.labels, given, how)
         except InputError as error:
@@ -180,6 +184,11 @@ def _relate(rows: Rows) -> None:
 def _plan(
     subject: Subject, attacks: Sequence[TextAttack], examples: int, wholes: Sequence[Whole]
 ) -> dict[str, Any]:
+    if not subject.home.labels:
+        size, model = 2 * subject.common.batch_size, subject.found.loaded.model
+        batches = [whole.data.batches(whole.split, subject.encoder, size) for whole in wholes]
+        names = [f"clean {whole.data.name} {whole.split}" for whole in wholes]
+        return total([forwards(name, model, one) for name, one in zip(names, batches, strict=True)])
     table = subject.home.table(subject.split)
     sample = table.texts[:64]
     victim = Victim(subject.found.loaded.model, subject.encoder, subject.common.batch_size)

@@ -107,6 +107,8 @@ def _masked(
                 f"{target} is a model without a ticket; allowed: a ticket, or a model made by retrain"
             )
         ticket, loaded = Ticket.load(place / "ticket"), load(str(target), seed=seed)
+        if loaded.fresh_head:  # it was trained with another one
+            raise InputError(f"{target} is a language model, which opens as it is; allowed: classifiers")
         ticket.hold_(loaded.model)
         return loaded, ticket, provenance_of(target)
     ticket = Ticket.load(ticket_folder(target))

@@ -1,18 +1,16 @@
 """`train` and `retrain`: dense models, and subnetworks from their rewind point with the mask held."""
 
-from dataclasses import dataclass
+import copy
+import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-import torch
 from torch import nn
 
-from hardtack import cost
-from hardtack.errors import InputError, nearest
-from hardtack.evaluation.clean import accuracy, predict
+from hardtack import cost, shrunk
+from hardtack.errors import InputError
 from hardtack.loading import Loaded
-from hardtack.runs import Json, Run, Watch
-from hardtack.schedule import WarmupDecay
+from hardtack.runs import Json, Watch
 from hardtack.select import round_half_up
 from hardtack.stages.common import (
     Common,
@@ -25,38 +23,16 @@ from hardtack.stages.common import (
     settings_of,
     settle,
     tokenizer_digest,
+    weights_digest,
 )
-from hardtack.stages.planning import plan
+from hardtack.stages.epochs import Fit, fit_epochs, seconds_looking
+from hardtack.stages.planning import forwards, plan
+from hardtack.stages.planning import total as planned
 from hardtack.stages.reproducing import recipe
+from hardtack.stages.teaching import open_teacher, taught
 from hardtack.tasks.task import Task
 from hardtack.ticket import Ticket
 from hardtack.training.adversarial import Clean, Objective
-from hardtack.training.loop import decayed, fit_steps
-
-EPOCH_RULES = ("last", "best")
-
-
-@dataclass(frozen=True)
-class Fit:
-    """How weights are trained; the fields that `train` and `retrain` share."""
-
-    epochs: float = 3.0
-    lr: float = 2e-5
-    weight_decay: float = 0.01
-    warmup: float = 0.1
-    epoch_rule: str = "last"
-
-    def __post_init__(self) -> None:
-        if self.epoch_rule not in EPOCH_RULES:
-            raise InputError(
-                f"epoch rule {self.epoch_rule!r} does not exist{nearest(self.epoch_rule, EPOCH_RULES)}"
-            )
-        if not self.epochs > 0 or not self.lr > 0 or not 0 <= self.warmup <= 1 or self.weight_decay < 0:
-            raise InputError(
-                f"epochs {self.epochs}, lr {self.lr}, warmup {self.warmup}, weight decay "
-                f"{self.weight_decay}; "
-                "allowed: epochs and lr above 0, warmup 0 to 1, weight decay 0 or more"
-            )
 
 
 def train(
@@ -70,6 +46,9 @@ def train(
     weight_decay: float = 0.01,
     warmup: float = 0.1,
     epoch_rule: str = "last",
+    distil_from: str | None = None,
+    distil_weight: float | None = None,
+    distil_temperature: float | None = None,
     common: Common | None = None,
     watch: Watch | None = None,
     dry_run: bool = False,
@@ -86,13 +65,17 @@ def train(
         weight_decay: AdamW's, on matrices only.
         warmup: share of training in which the rate rises.
         epoch_rule: keep the "last" epoch, or the "best" on validation.
+        distil_from: a fine-tuned model of the same tokenizer and classes, whose answers the objective's loss
+            asks for beside the labels.
+        distil_weight: share of that part of the loss, above 0 to 1; 0.5 by default.
+        distil_temperature: divides both models' logits there; 2 by default.
         common: seed, lengths, device.
         watch: receives progress.
         dry_run: return a plan instead: stages, seconds, bytes.
     """
     again = recipe("train", locals())
     common, objective = common or Common(), objective or Clean()
-    fit = Fit(epochs, lr, weight_decay, warmup, epoch_rule)
+    fit = Fit(epochs, lr, weight_decay, warmup, epoch_rule, distil_from, distil_weight, distil_temperature)
     data = common.open_task(task)
     loaded = common.load(model, data.labels)
     return _run(
@@ -125,6 +108,9 @@ def retrain(
     weight_decay: float = 0.01,
     warmup: float = 0.1,
     epoch_rule: str = "last",
+    distil_from: str | None = None,
+    distil_weight: float | None = None,
+    distil_temperature: float | None = None,
     common: Common | None = None,
     watch: Watch | None = None,
     dry_run: bool = False,
@@ -132,13 +118,16 @@ def retrain(
     """Train a ticket's subnetwork from its rewind point, the base model with a fresh head, with the mask
     held.
 
+    Of a ticket of heads, neurons or channels the smaller model is trained, its units really taken out, and
+    its weights are then written to where they belong: the same subnetwork, in less time.
+
     Args as in `train`, and:
         ticket: a ticket folder, a run folder that holds one ticket, or a shrunk model, which holds nothing.
         base: where the ticket's base is now, when it has moved.
     """
     again = recipe("retrain", locals())
     common, objective = common or Common(), objective or Clean()
-    fit = Fit(epochs, lr, weight_decay, warmup, epoch_rule)
+    fit = Fit(epochs, lr, weight_decay, warmup, epoch_rule, distil_from, distil_weight, distil_temperature)
     data = common.open_task(task)
     facts: dict[str, Json] = {"ticket": str(ticket), "task_from": task, "base_from": base}
     found, made = None, inherited(ticket)
@@ -215,11 +204,17 @@ def _run(
     encoder = common.encoder(loaded)
     batches = common.training_batches(data, encoder)
     total = max(1, round_half_up(fit.epochs * len(batches)))
+    teacher, soft = None, fit.soft()
+    if fit.distil_from is not None:
+        teacher = open_teacher(fit.distil_from, loaded, encoder, data, common)
     if dry_run:
         size = cost.parameters_kept(loaded.model) * 4
-        return plan([(f"{kind} {total} steps", loaded.model, batches, objective, total, 4 * size)])
+        steps = plan([(f"{kind} {total} steps", loaded.model, batches, objective, total, 4 * size)])["stages"]
+        asked = [forwards("teacher", teacher.model, batches)] if teacher is not None else []
+        return planned([*asked, *steps])
+    minimised, trained_with = objective, objective.name
     settings = {
-        **settings_of(fit),
+        **{name: value for name, value in settings_of(fit).items() if not name.startswith("distil_")},
         "objective": named(objective),
         "base": loaded.base.fingerprint,
         "head": loaded.head,
@@ -229,6 +224,13 @@ def _run(
     }
     if fit.epoch_rule == "best":  # then validation decides which weights are kept
         settings["validation"] = data.fingerprint("validation")
+    if teacher is not None and soft is not None:
+        minimised = dataclasses.replace(
+            cast(Any, objective), loss=dataclasses.replace(soft, hard=objective.loss)
+        )
+        trained_with = f"{objective.name} + distillation"
+        facts["teacher"] = weights_digest(teacher.model)
+        settings["distil"] = [facts["teacher"], soft.weight, soft.temperature]
     record = {**facts, "task": data.name, "fit": settings_of(fit, all=True), "objective": _whole(objective)}
     record |= {"base": loaded.base.fingerprint, "cut": list(data.cut), "data": data.fingerprint("train")}
     with open_run(
@@ -238,13 +240,19 @@ def _run(
         if run.finished():
             return result_of(run)
         validation = data.batches("validation", encoder, 2 * common.batch_size, common.seed)
-        best = _fit(loaded.model, batches, validation, objective, fit, ticket, total, run, common)
+        if teacher is not None:
+            batches, teacher = taught(batches, teacher, run), None  # its answers stay, its weights may go
+        small, score = _smaller(loaded.model, ticket), data.metric
+        model, hold = (loaded.model, ticket) if small is None else (small, None)
+        best = fit_epochs(model, batches, validation, score, minimised, fit, hold, total, run, common)
+        if small is not None and ticket is not None:
+            shrunk.fill_(loaded.model, small, ticket.masks)
         sparsity = None if ticket is None else ticket.sparsity()
         provenance = {
             "run": run.id,
             "kind": kind,
             "method": method if ticket else "dense",
-            "objective": objective.name,
+            "objective": trained_with,
             "ticket_objective": ticket.origin.get("objective") if ticket else None,
             "epochs": fit.epochs,
             "epoch_rule": fit.epoch_rule,
@@ -262,71 +270,26 @@ def _run(
             run,
             kind=kind,
             method=method,
-            objective=objective.name,
+            objective=trained_with,
             steps=total,
             passes=total * objective.passes,
-            validation_accuracy=best,
+            **({} if soft is None else {"teacher_texts": batches.examples}),
+            **{f"validation_{score.name}": best},
             sparsity=made.get("sparsity", sparsity),
             model=str(run.folder / "model"),
             resumed=resumptions(run),
-            seconds=round(run.clock.seconds(), 3),
+            seconds=round(run.clock.seconds() - seconds_looking(run), 3),
+            validation_seconds=round(seconds_looking(run), 3),
         )
 
 
-def _fit(
-    model: nn.Module,
-    batches: Any,
-    validation: Any,
-    objective: Objective,
-    fit: Fit,
-    ticket: Ticket | None,
-    total: int,
-    run: Run,
-    common: Common,
-) -> float:
-    """Train, look at validation at each epoch's end, and leave the model at the epoch that the rule picks."""
-    optimizer = torch.optim.AdamW(decayed(model, fit.weight_decay), lr=fit.lr, fused=True)
-    best = -1.0
-    for step in fit_steps(
-        model,
-        batches,
-        objective,
-        optimizer,
-        total=total,
-        lr=WarmupDecay(fit.lr, fit.warmup),
-        run=run,
-        hold=ticket,
-        precision=common.precision,
-    ):
-        run.log(step=step.index, loss=step.loss, grad_norm=step.grad_norm)
-        last = step.index + 1 == total
-        if last or (step.index + 1) % len(batches) == 0:
-            try:
-                score = accuracy(*predict(model, validation, run=run, row=f"validation-{step.index}"))
-            except InputError as error:
-                raise InputError(
-                    f"training: {error}, after step {step.index} of {total}; the last good state is kept; "
-                    f"try a lower learning rate than {fit.lr}"
-                ) from None
-            run.log(event="validation", step=step.index, accuracy=score)
-            if fit.epoch_rule == "best" and score > _best_so_far(run, step.index):
-                run.keep("best", dict(model.named_parameters()), accuracy=score, step=step.index)
-            best = score
-    kept = run.kept("best")
-    if kept is not None:
-        tensors, facts = kept
-        parameters = dict(model.named_parameters())
-        with torch.no_grad():
-            for name, value in tensors.items():
-                parameters[name].copy_(value)
-        return float(facts["accuracy"])
-    return best
-
-
-def _best_so_far(run: Run, step: int) -> float:
-    """Return the accuracy of the epoch kept so far; one that a killed process kept later does not count."""
-    kept = run.kept("best")
-    return -1.0 if kept is None or kept[1]["step"] >= step else float(kept[1]["accuracy"])
+def _smaller(model: nn.Module, ticket: Ticket | None) -> nn.Module | None:
+    """Return a copy without the units that a ticket takes out; None where it leaves tensors as large."""
+    if ticket is None or not shrunk.is_cut_by(ticket.masks, ticket.view(model)):
+        return None
+    small = copy.deepcopy(model)
+    shrunk.shrink_(small, ticket.masks)
+    return small
 
 
 def _whole(objective: Objective) -> dict[str, Json]:

@@ -156,6 +156,7 @@ def row_of(
         "label_map": extra.get("label_map"),
         "data_fingerprint": fingerprint,
         "clean_accuracy": None,
+        "perplexity": None,
         "calibration_error": None,
         "brier_score": None,
         "by": None,
@@ -169,18 +170,23 @@ def row_of(
 
 
 def measure_whole(subject: Subject, whole: Whole, row: dict[str, Json], run: Run) -> dict[str, Json]:
-    """Measure a whole split clean: accuracy, calibration, and accuracy by the columns that were named."""
+    """Measure a whole split clean: accuracy, calibration, and accuracy by the columns that were named.
+
+    Of texts alone: perplexity.
+    """
     found, home = subject.found, subject.home
     table = whole.data.table(whole.split)
     batches = whole.data.batches(whole.split, subject.encoder, 2 * subject.common.batch_size, 0)
     logits, labels = predict(found.loaded.model, batches, run=run, row=row["id"])
+    doubts = [*flags.untrained_head(found.loaded.fresh_head), *_overlap(home, whole, table)]
+    if not home.labels:
+        return {home.metric.name: home.metric(logits, labels), "forward_texts": len(labels), "flags": doubts}
     if whole.labels is None:
         predictions, shares = logits.argmax(dim=1), logits.double().softmax(dim=1)
     else:
         columns = whole.labels.columns(home.labels, whole.data.labels)
         predictions, shares = whole.labels.merged(logits, columns)
     right = predictions == labels
-    doubts = [*flags.untrained_head(found.loaded.fresh_head), *_overlap(home, whole, table)]
     result: dict[str, Json] = {
         "clean_accuracy": right.double().mean().item(),
         "calibration_error": calibration_error(shares, labels, predictions),

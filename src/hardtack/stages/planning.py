@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from hardtack.evaluation.victim import device_of, evaluating
 from hardtack.runs import Run
 from hardtack.schedule import Constant
 from hardtack.tasks.task import Batches
@@ -29,6 +30,18 @@ def plan(work: Sequence[Work]) -> dict[str, Any]:
             }
         )
     return total(stages)
+
+
+def forwards(name: str, model: nn.Module, batches: Batches) -> dict[str, Any]:
+    """Estimate a stage that asks a model about every row once: one warm-up batch and one timed."""
+    first = next(batches.in_order())  # the longest rows: rather too much than too little
+    inputs = {key: value.to(device_of(model)) for key, value in first.inputs.items()}
+    with evaluating(model):
+        model(**inputs)
+        started = time.perf_counter()
+        model(**inputs)
+    seconds = (time.perf_counter() - started) * batches.examples / len(first.ids)
+    return {"name": name, "seconds": round(seconds, 1), "bytes": 4 * batches.examples}
 
 
 def total(stages: list[dict[str, Any]]) -> dict[str, Any]:

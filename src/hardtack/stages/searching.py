@@ -32,6 +32,7 @@ from hardtack.stages.fitting import train
 from hardtack.stages.planning import plan
 from hardtack.stages.planning import total as planned
 from hardtack.stages.reproducing import recipe
+from hardtack.stages.streaming import streamed
 from hardtack.storage import Stored
 from hardtack.tasks.task import Batches, Table, Task
 from hardtack.ticket import fingerprint
@@ -89,7 +90,11 @@ def search(
     _check_calibration(method, start, objective, attacked_from, stream)
     data = common.open_task(task)
     attacked = attacked_table(attacked_from, data) if attacked_from is not None else None
-    base, weights = common.stream(model, data.labels) if stream else (common.load(model, data.labels), None)
+    base, weights = (
+        streamed(model, data.labels, device=common.place())
+        if stream
+        else (common.load(model, data.labels), None)
+    )
     granularity = granularity or _default_kinds(method, base.model)
     view = Prunable.of(base.model, granularity, keep_whole)
     method.check(view)
@@ -146,7 +151,7 @@ def search(
         assert run.folder is not None
         if run.finished():
             return result_of(run)
-        before = 0.0
+        before, warmed = 0.0, 0
         if warm:
             fitted = train(
                 model,
@@ -157,7 +162,7 @@ def search(
                 common=common,
                 watch=watch,
             )
-            before = fitted["seconds"]
+            before, warmed = fitted["seconds"], fitted["passes"]
             run.clock.restart()  # what earlier processes worked is in `before` and in the saved states
             start = str(fitted["model"])
             searched = common.load(start, data.labels, trained_head=True)
@@ -172,10 +177,12 @@ def search(
                 "objective": objective.name,
                 "max_length": common.encoder(searched).max_length,
             }
-        notes = list(filter(None, [unlisted(base.model)]))
+        notes, passes = list(filter(None, [unlisted(base.model)])), 0
+        longest = method.steps(len(batches.train)) * objective.passes
         for ticket in method.search(searched.model, base.base, view, batches, objective, run):
             place = home / str(ticket.origin["wanted"])
             notes = sorted({*notes, *filter(None, [ticket.origin.get("note")])})
+            passes = max(passes, int(ticket.origin.get("passes", longest)))
             if run.writes and not (place / "ticket.json").is_file():
                 home.mkdir(exist_ok=True)
                 dataclasses.replace(ticket, origin={**ticket.origin, **known}).save(place)
@@ -190,6 +197,7 @@ def search(
             tickets=sorted(str(path.parent) for path in home.glob("*/ticket.json")),
             notes=notes,
             resumed=resumptions(run),
+            passes=warmed + passes,
             seconds=round(before + run.clock.seconds(), 3),
         )
 

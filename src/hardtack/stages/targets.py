@@ -6,10 +6,10 @@ from typing import NamedTuple
 from hardtack.loading import Loaded, model_folder
 from hardtack.runs import Json
 from hardtack.sessions import Foreign
-from hardtack.stages.common import Common, made_of, provenance_of, tokenizer_digest
+from hardtack.stages.common import Common, made_of, provenance_of, tokenizer_digest, weights_digest
 from hardtack.stages.fitting import ticket_folder
 from hardtack.tasks.task import Task
-from hardtack.ticket import Ticket, digest_of
+from hardtack.ticket import Ticket
 
 
 class Target(NamedTuple):
@@ -42,6 +42,5 @@ def open_target(target: str | Path, data: Task, base: str | None, common: Common
     if isinstance(loaded.model, Foreign):
         digest = f"file-{loaded.head}-{tokenizer_digest(loaded.tokenizer)}"
         return Target(loaded, None, made, digest, place)
-    weights = digest_of({**loaded.model.state_dict(), **dict(loaded.model.named_parameters())})
-    digest = f"model-{weights}-{tokenizer_digest(loaded.tokenizer)}"
+    digest = f"model-{weights_digest(loaded.model)}-{tokenizer_digest(loaded.tokenizer)}"
     return Target(loaded, ticket, made, digest, place if is_model else None)

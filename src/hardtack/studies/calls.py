@@ -13,12 +13,11 @@ from hardtack.methods import METHODS
 from hardtack.prunable import KINDS
 from hardtack.runs import Json, Watch
 from hardtack.stages.common import Common, settings_of
-from hardtack.stages.fitting import Fit
+from hardtack.stages.epochs import Fit
 from hardtack.studies.values import one_of
 from hardtack.studies.verbs import (
     RENAMED,
     TABLES,
-    TRAINED,
     Settings,
     Verb,
     chosen,
@@ -53,7 +52,7 @@ def check(verb: Verb, settings: Settings) -> None:
         InputError: that says what is allowed.
     """
     arguments(verb, settings)
-    if verb.name in TRAINED:
+    if "epoch_rule" in verb.takes:
         Fit(**{name: settings[name] for name in fields(Fit) if name in settings})
     for kind in settings.get("granularity", ()):
         one_of("granularity", kind, KINDS)
@@ -112,7 +111,8 @@ def words(verb: Verb, settings: Settings, *, out: str | Path) -> list[str]:
     line = ["hardtack", verb.name]
     if "method" in verb.tables:
         line.append(settings["method"])
-    line += [settings[verb.subject], "--task", settings["task"]]
+    subject = settings[verb.subject]
+    line += [*(subject if verb.gathers else [subject]), "--task", settings["task"]]
     known = verb.takes
     for key, value in settings.items():
         owner = owner_of(key)

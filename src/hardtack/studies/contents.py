@@ -3,9 +3,11 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+import xxhash
+
 from hardtack.errors import InputError
 from hardtack.evaluation.shift import LabelMap, choose_map
-from hardtack.loading import load, model_folder
+from hardtack.loading import load, model_folder, weightless
 from hardtack.runs import Json
 from hardtack.stages.fitting import ticket_folder
 from hardtack.studies.verbs import common_of
@@ -28,6 +30,8 @@ class Contents:
             InputError: when the data cannot be read, or lack what the stage needs.
         """
         task = self._task(settings["task"], settings)
+        if verb == "soup":
+            return [task.fingerprint("validation")] if task.table("validation") else []
         if verb != "evaluate":
             found = [task.fingerprint("train")] if task.table("train") else []
             best = settings.get("epoch_rule") == "best"  # then validation decides which weights are kept
@@ -73,10 +77,12 @@ class Contents:
 
 
 def _fingerprint(name: str) -> str:
-    path = Path(name)
-    is_model = (Path(model_folder(name)) / "config.json").is_file()
+    path, place = Path(name), Path(model_folder(name))
+    is_model = (place / "config.json").is_file()
     if not is_model and ((path / "ticket.json").is_file() or (path / "tickets").is_dir()):
         return Ticket.load(ticket_folder(path)).digest()
+    if is_model and weightless(str(place)):  # to be trained from scratch: its config is all of it
+        return xxhash.xxh3_128((place / "config.json").read_bytes()).hexdigest()
     loaded = load(name)
     if loaded.fresh_head:  # a base: the head that was just drawn is no content of it
         return loaded.base.fingerprint

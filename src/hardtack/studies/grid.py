@@ -19,6 +19,9 @@ from hardtack.studies.contents import Contents
 from hardtack.studies.recipe import Recipe, Stage, is_reference
 from hardtack.studies.verbs import Verb, chosen, owner_of, sparsities
 
+Point = tuple[dict[Axis, Json], dict[str, Made]]
+"""A combination of values, and what the stage's references mean there."""
+
 
 def expand(recipe: Recipe, out: Path, contents: Contents) -> list[Cell]:
     """Return all cells of a recipe, in the order of its stages and axes.
@@ -50,16 +53,20 @@ def _stage(
     drawn = next((axis for axis in axes if axis.key == "sparsity"), None)  # the tickets' axis, not the cells'
     _refuse_unused(recipe, stage, axes)
     taken: set[str] = set()
-    for point, references in _points(recipe, stage, axes, drawn, made):
+    points = list(_points(recipe, stage, axes, drawn, made))
+    for point, references in _wanted(recipe, stage, points):
         values = {axis.key: value for axis, value in point.items() if axis in axes}
         settings = {**stage.fixed, **values, **{key: one.path for key, one in references.items()}}
+        many = _gathered(settings.get(stage.verb.gathers), point, made)
+        if many:
+            settings[stage.verb.gathers] = [one if isinstance(one, str) else one.path for one in many]
         if drawn is not None:
             settings["sparsity"] = axes[drawn]
         apply = chosen(stage.verb, settings)
         settings = {key: v for key, v in settings.items() if not owner_of(key) or owner_of(key) in apply}
         typed = {axis: _typed(recipe, value) for axis, value in point.items()}
         try:
-            yield _cell(stage, settings, typed, references, drawn, out, contents, taken)
+            yield _cell(stage, settings, typed, references, many, drawn, out, contents, taken)
         except InputError as error:
             where = ", ".join(f"{name} = {value}" for name, value in names_of(typed, settings).items())
             recipe.wrong(f"{error} (at {where})" if len(typed) else str(error), stage.name)
@@ -67,7 +74,7 @@ def _stage(
 
 def _points(
     recipe: Recipe, stage: Stage, axes: Mapping[Axis, list[Json]], drawn: Axis | None, made: Mapping
-) -> Iterator[tuple[dict[Axis, Json], dict[str, Made]]]:
+) -> Iterator[Point]:
     """Yield each combination of values with what the stage's references mean there.
 
     The order of the axes: shared ones, own ones that name models, inherited ones, other own ones; settings of
@@ -109,30 +116,52 @@ def _joins(
                 yield joined, {key: one, **references}
 
 
+def _gathered(named: Json, point: Mapping[Axis, Json], made: Mapping[str, list[Made]]) -> list[Made | str]:
+    """Return what a list of models means: outside ones, and all cells of a stage that fit on shared axes."""
+    found: list[Made | str] = []
+    for one in named or ():
+        if not is_reference(one):
+            found.append(one)
+            continue
+        found += [
+            cell
+            for cell in made[one[1:]]
+            if all(axis.owner or point.get(axis, value) == value for axis, value in cell.axes.items())
+        ]
+    return found
+
+
 def _cell(
     stage: Stage, settings: dict[str, Json], typed: Mapping[Axis, Json], references: Mapping[str, Made],
-    drawn: Axis | None, out: Path, contents: Contents, taken: set[str],
+    many: Sequence[Made | str], drawn: Axis | None, out: Path, contents: Contents, taken: set[str],
 ) -> list[Made]:  # fmt: skip
     """Make one cell, and what references to it can mean."""
     verb, found = stage.verb, dict(references)
+    inside = [*found.values(), *(one for one in many if isinstance(one, Made))]
     ticket = found.get("ticket") or found.get("target")
     if ticket is not None and ticket.base and "base" not in settings:
         settings["base"] = str(out / ticket.base[0])  # a ticket's base may have moved with the study
     names = names_of(typed, settings)
     place = place_of(stage.name, names, taken)
-    outside = {key for key in verb.refers if key in settings} - {"base", *found}
+    outside = {key for key in verb.refers if key in settings} - {"base", verb.gathers, *found}
     content: dict[str, Json] = {key: one.content for key, one in found.items()}
     content |= {key: contents.model(settings[key]) for key in sorted(outside)}
+    if many:
+        content[verb.gathers] = [
+            one.content if isinstance(one, Made) else contents.model(one) for one in many
+        ]
     check(verb, settings)
     whole = resolved(verb, settings)
     data = contents.data(verb.name, settings)
     id = identify(verb.name, whole, content, data)
-    weights = {one.cell.place for one in found.values() if one.cell.verb.name != "search"}
-    weights |= {place for one in found.values() for place in one.base}
-    root = next((one.root for one in found.values()), None) or contents.root(verb.name, settings)
+    weights = {one.cell.place for one in inside if one.cell.verb.name != "search"}
+    weights |= {place for one in inside for place in one.base}
+    roots = (one.root for key, one in found.items() if key != "distil_from")  # a teacher begins nothing
+    root = next(roots, None) or next((one if isinstance(one, str) else one.root for one in many), None)
+    root = root or contents.root(verb.name, settings)
     cell = Cell(
         id=id, stage=stage.name, verb=verb, axes=names, place=place, folder=out / place, settings=settings,
-        needs=tuple(sorted({one.cell.place for one in found.values()})), weights=tuple(sorted(weights)),
+        needs=tuple(sorted({one.cell.place for one in inside})), weights=tuple(sorted(weights)),
         keep=stage.keep, root=root,
     )  # fmt: skip
     if verb.name != "search":
@@ -163,6 +192,30 @@ def _tickets(verb: Verb, settings: Mapping[str, Json]) -> list[tuple[Json, Spars
 def _typed(recipe: Recipe, value: Json) -> Json:
     """Return a value as it was typed, before variables were filled in."""
     return recipe.variables.get(value, value) if isinstance(value, str) else value
+
+
+def _wanted(recipe: Recipe, stage: Stage, points: Sequence[Point]) -> list[Point]:
+    """Return the combinations that the stage's `only` wants.
+
+    Refused are an axis or a value that none of them has, and a choice that leaves nothing.
+    """
+    for key, values in stage.only.items():
+        found = [value for point, _ in points for axis, value in point.items() if axis.key == key]
+        if not found:
+            there = ", ".join(sorted({axis.key for point, _ in points for axis in point}))
+            recipe.wrong(f"only names {key!r}; axes here: {there or 'none'}", stage.name)
+        for value in values:
+            if value not in found:
+                shown = ", ".join(dict.fromkeys(map(str, found)))
+                recipe.wrong(f"only wants {key} = {value!r}; its values here: {shown}", stage.name)
+    left = [
+        (point, references)
+        for point, references in points
+        if all(value in stage.only.get(axis.key, [value]) for axis, value in point.items())
+    ]
+    if not left:
+        recipe.wrong(f"only = {dict(stage.only)} leaves no combination", stage.name)
+    return left
 
 
 def _refuse_unused(recipe: Recipe, stage: Stage, axes: Mapping[Axis, list[Json]]) -> None:

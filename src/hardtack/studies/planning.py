@@ -54,10 +54,18 @@ def plan(cells: Sequence[Cell], states: States, *, processes: int) -> dict[str, 
 
 def _plan(cell: Cell, known: dict[str, Mapping[str, Json]]) -> Mapping[str, Json]:
     """Return the plan of a cell's shape, made by the stage itself."""
-    settings = {key: value for key, value in cell.settings.items() if key not in ("base", "from")}
+    # A teacher that is not there yet cannot be asked; its one pass is a small part of a training.
+    left_out = ("base", "from", *(key for key in cell.settings if key.startswith("distil_")))
+    settings = {key: value for key, value in cell.settings.items() if key not in left_out}
     verb = cell.verb
+    times = 1
     if verb.name == "retrain":  # the dense model takes the same steps
         verb = VERBS["train"]
+    if verb.name == "soup":  # each score takes what an evaluation on validation takes
+        times = 1 if settings.get("uniform") else 2 * len(settings[verb.subject]) - 1
+        verb = VERBS["evaluate"]
+        settings = {key: value for key, value in settings.items() if key in verb.takes}
+        settings["split"] = "validation"
     if "from" in cell.settings:
         settings["from"] = cell.root  # there is a model to start from, so no warm-up
     settings = {
@@ -69,4 +77,4 @@ def _plan(cell: Cell, known: dict[str, Mapping[str, Json]]) -> Mapping[str, Json
     )
     if shape not in known:
         known[shape] = call(verb, settings, out=cell.folder, dry_run=True)
-    return known[shape]
+    return {**known[shape], "seconds": known[shape]["seconds"] * times}

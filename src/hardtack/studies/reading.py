@@ -13,12 +13,12 @@ from hardtack.errors import InputError, nearest
 from hardtack.runs import Json
 from hardtack.stages.common import Common
 from hardtack.stages.demonstrating import embedded_model
-from hardtack.studies.recipe import Recipe, Stage, is_reference
+from hardtack.studies.recipe import Recipe, Stage, each, is_reference
 from hardtack.studies.values import one_of, takes_a_list
 from hardtack.studies.verbs import VERBS, Verb, checked, fields
 
 TOP = ("name", "results", "explores", "common", "grid", "stage")
-OWN = ("name", "verb", "grid", "keep")
+OWN = ("name", "verb", "grid", "keep", "only")
 DEFAULTS: Mapping[str, Callable[[], str]] = {
     "HARDTACK_DATA": lambda: "../shared/data",
     "HARDTACK_MINILM": embedded_model,  # of the extra "demo"
@@ -129,7 +129,8 @@ class Reader:
         grid = entry.get("grid", {})
         if not isinstance(grid, dict):
             self.wrong(f"grid is {grid!r}; allowed: a table, {{key = [value, value]}}", name)
-        if isinstance(own.get(verb.subject), list):  # several models, tickets or targets: an axis
+        many = isinstance(own.get(verb.subject), list) and not verb.gathers
+        if many:  # several models, tickets or targets: an axis
             grid = {verb.subject: own.pop(verb.subject), **grid}
         grid = flat(grid)
         self.known("", own, [*keys, *OWN], name)
@@ -146,9 +147,15 @@ class Reader:
         axes = {key: self.axis(verb, key, values, name) for key, values in grid.items()}
         for key in axes:
             fixed.pop(key, None)  # an axis of one's own stands before [common]
-        stage = Stage(name, verb, fixed, axes, keep)
+        stage = Stage(name, verb, fixed, axes, keep, self.only(entry.get("only", {}), name))
         self.complete(stage, shared)
         return stage
+
+    def only(self, wanted: Json, stage: str) -> dict[str, list[Json]]:
+        """Check the shape of a choice among combinations; its axes are known once stages are joined."""
+        if not isinstance(wanted, dict) or not all(isinstance(v, list) and v for v in flat(wanted).values()):
+            self.wrong(f"only is {wanted!r}; allowed: a table, {{key = [value, value]}}", stage)
+        return {key: [self.filled(value, stage) for value in values] for key, values in flat(wanted).items()}
 
     def complete(self, stage: Stage, shared: Mapping[str, Json]) -> None:
         """Refuse a stage that lacks a key which has no default."""
@@ -216,7 +223,8 @@ class Reader:
         shared = {key: values for key, values in grid.items() if key not in {**stage.fixed, **stage.grid}}
         for key, verbs in stage.verb.refers.items():
             axis = {**shared, **stage.grid}.get(key, [])
-            for value in map(str, filter(is_reference, [stage.fixed.get(key), *axis])):
+            named = [one for value in (stage.fixed.get(key), *axis) for one in each(value)]
+            for value in map(str, filter(is_reference, named)):
                 if value[1:] not in stages:
                     names = [f"@{name}" for name in stages]
                     self.wrong(f"{key} = {value!r} names no stage{nearest(value, names)}", stage.name)

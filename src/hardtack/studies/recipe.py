@@ -14,6 +14,7 @@ name = "attacked"
 verb = "evaluate"
 target = "@dense"                     # the cell of that stage with the same values on the shared axes
 attack = ["deepwordbug"]
+only = {seed = [0]}                   # of all its combinations those with these values
 """
 
 import graphlib
@@ -34,6 +35,7 @@ class Stage:
     Attributes:
         fixed: plain keys, those of [common] included; settings of one method have dotted names.
         grid: key -> the values of an axis of this stage.
+        only: key of an axis, its own or one of what it refers to -> the values it is wanted at.
         keep: its weights are results and are never removed.
     """
 
@@ -42,12 +44,13 @@ class Stage:
     fixed: Mapping[str, Json]
     grid: Mapping[str, list[Json]]
     keep: bool = False
+    only: Mapping[str, list[Json]] = field(default_factory=dict)
 
     def refers_to(self, shared: Mapping[str, list[Json]]) -> set[str]:
         """Return the names of the stages that it refers to."""
         axes = {**shared, **self.grid}
         values = [v for key in self.verb.refers for v in [self.fixed.get(key), *axes.get(key, ())]]
-        return {value[1:] for value in values if is_reference(value)}
+        return {one[1:] for value in values for one in each(value) if is_reference(one)}
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,11 @@ class Recipe:
         except graphlib.CycleError as error:
             around = " -> ".join(f"@{name}" for name in reversed(error.args[1]))
             self.wrong(f"stages refer to each other in a circle: {around}; allowed: one direction")
+
+
+def each(value: Json) -> list[Json]:
+    """Return the values of a list, or a value as a list of one."""
+    return value if isinstance(value, list) else [value]
 
 
 def is_reference(value: Json) -> bool:

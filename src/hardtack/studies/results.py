@@ -141,7 +141,23 @@ class Results:
         root = result["folder"].removesuffix(cell.place).rstrip("/")
         attacks = [None, *(cell.settings.get("attack") or ())]  # rows may have been added one by one
         rows = sorted(result["rows"], key=lambda row: attacks.index(row["attack"]))
-        return [{**facts, **self._portable(row, root)} for row in rows]
+        spent = self._spent(cell)
+        portable = [self._portable(row, root) for row in rows]
+        return [{**facts, **row, "measured": {**row["measured"], "spent": spent}} for row in portable]
+
+    def _spent(self, cell: Cell) -> list[Row]:
+        """Return what making the cell's model took: the stages before it, each once, with passes and seconds.
+
+        A pass is one forward and backward of a batch. Looks at validation are not in the seconds.
+        """
+        found: dict[str, Row] = {}
+        for place in cell.needs:
+            before = self.states.cells[place]
+            found |= {one["place"]: one for one in self._spent(before)}
+            result = result_of(before)
+            facts = {"place": place, "stage": before.stage, "verb": before.verb.name}
+            found[place] = {**facts, "passes": result.get("passes", 0), "seconds": result["seconds"]}
+        return list(found.values())
 
     def _portable(self, value: Json, root: str) -> Json:
         """Return a row whose paths are relative to the study, or as they were typed: no machine's."""

@@ -28,7 +28,8 @@ Settings = Mapping[str, Json]
 TABLES: Mapping[str, Mapping[str, type]] = {"method": METHODS, "objective": OBJECTIVES, "attack": ATTACKS}
 RENAMED = {"start": "from", "attacks": "attack"}  # parameter -> key, where the flag has another name
 LEFT_OUT = ("out", "common", "watch", "dry_run")
-TRAINED = ("train", "retrain")
+TRAINED = ("train", "retrain", "soup")
+"""Verbs that make a model."""
 
 
 class Key(NamedTuple):
@@ -47,12 +48,15 @@ class Verb:
         subject: the key of the first argument.
         refers: the keys that may name another stage (`@NAME`), and which verbs' results they take.
         tables: which tables of settings belong to it.
+        gathers: of the keys that refer, the one whose value is a list: a stage in it stands for all of its
+            cells that have the same values on the shared axes.
     """
 
     name: str
     subject: str
     refers: Mapping[str, tuple[str, ...]]
     tables: tuple[str, ...]
+    gathers: str = ""
 
     @cached_property
     def takes(self) -> dict[str, Key]:
@@ -80,9 +84,15 @@ class Verb:
 VERBS: dict[str, Verb] = {
     verb.name: verb
     for verb in (
-        Verb("train", "model", {"model": TRAINED}, ("objective",)),
+        Verb("train", "model", {"model": TRAINED, "distil_from": TRAINED}, ("objective",)),
         Verb("search", "model", {"model": TRAINED, "from": TRAINED}, ("method", "objective")),
-        Verb("retrain", "ticket", {"ticket": ("search",), "base": TRAINED}, ("objective",)),
+        Verb(
+            "retrain",
+            "ticket",
+            {"ticket": ("search",), "base": TRAINED, "distil_from": TRAINED},
+            ("objective",),
+        ),
+        Verb("soup", "models", {"models": TRAINED}, ("attack",), gathers="models"),
         Verb("evaluate", "target", {"target": (*TRAINED, "search"), "base": TRAINED}, ("attack",)),
     )
 }

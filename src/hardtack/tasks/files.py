@@ -1,4 +1,4 @@
-"""One split of a task as a file holds it: parquet, CSV, TSV or JSON lines, checked as it is read."""
+"""One split of a task as a file holds it: parquet, CSV, TSV, JSON lines or text, checked as it is read."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -14,16 +14,19 @@ import pyarrow.parquet as pa_parquet
 from hardtack.errors import InputError, nearest
 
 SPLITS = ("train", "validation", "test")
-TYPES = (".parquet", ".csv", ".tsv", ".jsonl")
+TYPES = (".parquet", ".csv", ".tsv", ".jsonl", ".txt")
 
 
 @dataclass(frozen=True)
 class Raw:
-    """One split as it was read: `where` is the file, for messages; `groups` are the further columns kept."""
+    """One split as it was read: `where` is the file, for messages; `groups` are the further columns kept.
+
+    `labels` is None where the file holds texts alone.
+    """
 
     where: str
     columns: tuple[tuple[str, ...], ...]
-    labels: list[int] | list[str]
+    labels: list[int] | list[str] | None
     rows: np.ndarray
     groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
@@ -70,14 +73,16 @@ def label_names(info: Path) -> tuple[str, ...] | None:
 
 
 def read(
-    file: Path, text_columns: tuple[str, ...] | None, label_column: str, *, keep: Sequence[str] = ()
+    file: Path, text_columns: tuple[str, ...] | None, label_column: str | None, *, keep: Sequence[str] = ()
 ) -> Raw:
     """Read one split and check every value of it.
+
+    A file whose only column holds its texts has no labels: its task is one for language models.
 
     Args:
         file: of one of TYPES.
         text_columns: one or two; by default text, or else sentence1 and sentence2.
-        label_column: whole numbers or names.
+        label_column: whole numbers or names; by default label.
         keep: further columns to keep as text where the file has them.
     """
     table = _table(file, text_columns or ("text", "sentence1", "sentence2"))
@@ -93,10 +98,13 @@ def read(
         if names.count(column) != 1:
             hint = nearest(column, names)
             raise InputError(f"{file} has no text column {column!r} (name it with --text-column){hint}")
+    texts = tuple(_texts(table.column(column), column, file) for column in text_columns)
+    if label_column is None and names == [*text_columns] and len(names) == 1:
+        return Raw(str(file), texts, None, np.arange(len(texts[0])))
+    label_column = label_column or "label"
     if names.count(label_column) != 1:
         hint = nearest(label_column, names)
         raise InputError(f"{file} has no label column {label_column!r} (name it with --label-column){hint}")
-    texts = tuple(_texts(table.column(column), column, file) for column in text_columns)
     labels = _labels(table.column(label_column), label_column, file)
     groups = {name: tuple(map(str, table.column(name).to_pylist())) for name in keep if name in names}
     return Raw(str(file), texts, labels, np.arange(len(labels)), groups)
@@ -122,6 +130,9 @@ def _table(file: Path, text_columns: tuple[str, ...]) -> pa.Table:
             raise InputError(
                 f"{file} is not UTF-8 at line {line} (byte {content[error.start]:#04x})"
             ) from None
+        if file.suffix == ".txt":
+            lines = [line for line in content.decode("utf-8").split("\n") if line.strip()]
+            return pa.table({text_columns[0]: pa.array(lines, pa.string())})
         if file.suffix == ".jsonl":
             # one block: pyarrow refuses a line that crosses two of them
             block = pa_json.ReadOptions(block_size=min(len(content) + 1, 2**31 - 1))

@@ -4,7 +4,9 @@ Everything random here is a function of a seed and a label, so that two models o
 examples in the same order and an interrupted run can go on at any step.
 """
 
+import copy
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
@@ -43,20 +45,45 @@ class Example(NamedTuple):
     label: int
 
 
+def _accuracy(logits: Tensor, labels: Tensor) -> float:
+    return (logits.argmax(dim=1) == labels).double().mean().item()
+
+
+def _perplexity(surprise: Tensor, labels: Tensor) -> float:
+    nats, tokens = surprise.double().sum(dim=0).tolist()
+    if not tokens:
+        raise InputError("perplexity of texts of one token; a token after the first is needed")
+    return math.exp(min(nats / tokens, 700.0))  # a larger one is no float
+
+
 @dataclass(frozen=True)
 class Metric:
-    """A metric turns logits and labels into one number and knows its range and direction."""
+    """A metric turns a model's answers and labels into one number and knows its range and direction.
+
+    Accuracy is the fraction of rows of logits [n, C] whose largest entry, the first of equals, is the label
+    [n]. Perplexity is e to the mean nats of a token, over all tokens of all texts but each text's first one,
+    which follows nothing: from nats and tokens of each text, [n, 2].
+    """
 
     name: str = "accuracy"
     low: float = 0.0
     high: float = 1.0
     higher_is_better: bool = True
+    compute: Callable[[Tensor, Tensor], float] = _accuracy
 
-    def __call__(self, logits: Tensor, labels: Tensor) -> float:
-        """Return the fraction of rows of `logits` [n, C] whose largest entry is the label [n]."""
+    def __call__(self, answers: Tensor, labels: Tensor) -> float:
+        """Return the metric of answers, a row for each example, and labels [n]."""
         if len(labels) == 0:
             raise InputError(f"{self.name} of no examples: at least 1 is needed")
-        return (logits.argmax(dim=1) == labels).double().mean().item()
+        return self.compute(answers, labels)
+
+    def better(self, one: float, other: float) -> bool:
+        """Say whether one value is better than another, in this metric's direction."""
+        return one > other if self.higher_is_better else one < other
+
+
+ACCURACY = Metric()
+PERPLEXITY = Metric("perplexity", 1.0, math.inf, False, _perplexity)
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,7 +169,8 @@ class Task:
 
     Args:
         name: what the user typed, shortened to a name.
-        labels: the class names; a class number is a position in this tuple.
+        labels: the class names; a class number is a position in this tuple. A task of texts alone, for
+            language models, has none, and its tables' labels are all 0.
         splits: some of "train", "validation" and "test".
         metric: how predictions are scored.
         cut: names of the splits that were cut from training because the data had none.
@@ -160,13 +188,15 @@ class Task:
                 raise InputError(
                     f"split {split!r} of task {self.name!r} is empty; at least 1 example is needed"
                 )
+            if not self.labels:
+                continue
             low, high = int(table.labels.min()), int(table.labels.max())
             if low < 0 or high >= len(self.labels):
                 raise InputError(
                     f"label {low if low < 0 else high} in split {split!r} of task {self.name!r}; "
                     f"allowed: 0 to {len(self.labels) - 1} ({', '.join(self.labels)})"
                 )
-        if "train" not in self.splits:
+        if "train" not in self.splits or not self.labels:
             return
         known = np.unique(self.splits["train"].labels)
         if len(known) < 2:
@@ -286,10 +316,17 @@ class Batches:
             key: np.fromiter((token for row in encoded for token in row[key]), dtype=np.int32, count=total)
             for key in self._pads
         }
+        self._extra: dict[str, Tensor] = {}
         self._epoch: tuple[int, list[np.ndarray]] = (-1, [])
 
     def __len__(self) -> int:
         return -(-self.examples // self.size)
+
+    def beside(self, **columns: Tensor) -> "Batches":
+        """Return the same batches with further columns in `extra`, each [examples, ...] in row order."""
+        found = copy.copy(self)
+        found._extra = {**self._extra, **columns}
+        return found
 
     def at(self, step: int) -> Batch:
         """Return the batch of a step, counted from 0 over all epochs: epoch = step // len(self)."""
@@ -340,4 +377,5 @@ class Batches:
             padded[filled] = flat[sources]
             inputs[key] = torch.from_numpy(padded)
         ids = torch.from_numpy(rows.astype(np.int64))
-        return Batch(inputs, self._labels[ids], ids, {})
+        extra = {name: column[ids] for name, column in self._extra.items()}
+        return Batch(inputs, self._labels[ids], ids, extra)

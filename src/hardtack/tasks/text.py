@@ -11,7 +11,7 @@ import numpy as np
 from hardtack.errors import InputError, nearest
 from hardtack.tasks.files import SPLITS, TYPES, Raw, label_names, read, said, split_files
 from hardtack.tasks.made import made_task
-from hardtack.tasks.task import Table, Task, stratified
+from hardtack.tasks.task import PERPLEXITY, Table, Task, stratified
 
 CUT = 0.1  # of the training rows, for each split that has to be cut
 MOST_CLASSES = (
@@ -117,7 +117,9 @@ def load_task(
 
     Args:
         name: "made" (the generated task), a name of the hub table, or a path: a folder with train, validation
-            and test files, or one file, which is training data. A folder called sst2 is `./sst2`.
+            and test files, or one file, which is training data. A folder called sst2 is `./sst2`. Files of
+            texts alone (a .txt with one a line, or a table without another column) make a task without
+            labels, for language models.
         text_column: the column of the texts, or two with a comma between; by default text, or else
             sentence1,sentence2.
         label_column: the column of the labels, whole numbers or names; by default label.
@@ -143,10 +145,27 @@ def load_task(
                 f"{path} is of no known type; allowed: {', '.join(TYPES)}, or a folder of such files"
             )
         files, names = {"train": path}, label_names(path.parent / "info.json")
-    wanted = (tuple(text_column.split(",")) if text_column else None, label_column or "label")
+    wanted = (tuple(text_column.split(",")) if text_column else None, label_column)
     raw = {split: read(file, *wanted, keep=keep) for split, file in files.items()}
     task_name = path.resolve().name if path.is_dir() else path.stem
+    bare = [split for split in raw.values() if split.labels is None]
+    if len(bare) == len(raw) and names is None:
+        return _unlabelled(task_name, raw, seed)
+    if bare:
+        raise InputError(
+            f"{bare[0].where} has no label column 'label'; needed: one, as other splits or info.json say"
+        )
     return _assemble(task_name, raw, names, seed)
+
+
+def _unlabelled(name: str, raw: Mapping[str, Raw], seed: int) -> Task:
+    """Join splits of texts alone and cut the missing ones: a task for language models."""
+    splits = {
+        split: Table(rows.columns, np.zeros(len(rows.rows), dtype=np.int64), rows.rows)
+        for split, rows in raw.items()
+    }
+    task = Task(name, (), splits, PERPLEXITY)
+    return _with_cuts(task, seed) if "train" in splits else task
 
 
 def _assemble(name: str, raw: Mapping[str, Raw], names: tuple[str, ...] | None, seed: int) -> Task:
@@ -160,7 +179,7 @@ def _assemble(name: str, raw: Mapping[str, Raw], names: tuple[str, ...] | None, 
     splits = {}
     for split, rows in raw.items():
         labels = []
-        for row, value in zip(rows.rows, rows.labels, strict=True):
+        for row, value in zip(rows.rows, rows.labels or (), strict=True):
             if value not in numbers:
                 train = "; unseen in training" if "train" in raw and split != "train" else ""
                 allowed = ", ".join(str(known) for known in numbers)
@@ -175,13 +194,13 @@ def _number(
     raw: Mapping[str, Raw], names: tuple[str, ...] | None
 ) -> tuple[tuple[str, ...], dict[int | str, int]]:
     """Return label names, and label value -> class number; training alone fixes them where there is any."""
-    kinds = {type(value) for split in raw.values() for value in split.labels[:1]}
+    kinds = {type(value) for split in raw.values() for value in (split.labels or ())[:1]}
     if len(kinds) > 1:
         raise InputError(
             f"labels of {', '.join(s.where for s in raw.values())} are numbers and names; allowed: one kind"
         )
     basis = [raw["train"]] if "train" in raw else list(raw.values())
-    values = sorted({value for split in basis for value in split.labels})
+    values = sorted({value for split in basis for value in split.labels or ()})
     if kinds == {str}:
         names = names or tuple(str(value) for value in values)
         return names, {value: k for k, value in enumerate(names)}
@@ -204,9 +223,9 @@ def _with_cuts(task: Task, seed: int) -> Task:
     classes, counts = np.unique(train.labels, return_counts=True)
     size = max(round(CUT * len(train)), len(classes))
     if missing and counts.min() <= len(missing):
-        rare = task.labels[classes[counts.argmin()]]
+        rare = f" of label {task.labels[classes[counts.argmin()]]!r}" if task.labels else ""
         raise InputError(
-            f"training of {task.name!r} has {counts.min()} rows of label {rare!r}: too few to cut "
+            f"training of {task.name!r} has {counts.min()} rows{rare}: too few to cut "
             f"{' and '.join(missing)} from; needed: {len(missing) + 1} of each, or a file for each split"
         )
     for split in missing:

@@ -33,6 +33,11 @@ class Objective(Protocol):
     version: ClassVar[int]
 
     @property
+    def loss(self) -> Loss:
+        """The per-example loss, a field, so that `dataclasses.replace` puts another one in."""
+        ...
+
+    @property
     def passes(self) -> int:
         """Forward-and-backward pairs of one step."""
         ...

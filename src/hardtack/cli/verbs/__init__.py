@@ -19,6 +19,7 @@ from hardtack.cli.verbs import (
     runs,
     search,
     show,
+    soup,
     study,
     train,
 )
@@ -29,6 +30,7 @@ VERBS: dict[str, ModuleType] = {
     "search": search,
     "retrain": retrain,
     "evaluate": evaluate,
+    "soup": soup,
     "export": export,
     "study": study,
     "show": show,

@@ -16,6 +16,9 @@ HELPS = {
     "weight_decay": "AdamW's weight decay; biases and norms have none",
     "warmup": "share of the steps in which the learning rate rises",
     "epoch_rule": "which epoch is kept: the last, or the best on validation",
+    "distil_from": "a fine-tuned model with this tokenizer and these classes: its answers count in the loss",
+    "distil_weight": "share of the teacher's answers in the loss, above 0 to 1 (default: 0.5)",
+    "distil_temperature": "divides the logits of both before they are compared (default: 2)",
 }
 
 
