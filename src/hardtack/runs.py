@@ -296,14 +296,7 @@ class Run:
     def stream(
         self, name: str, names: Sequence[str], tensors: Iterable[tuple[str, Tensor]], **metadata: Json
     ) -> Stored:
-        """Keep tensors in scratch as they come, one at a time in memory, and return them as they lie there.
-
-        Args:
-            name: what `kept` calls them.
-            names: of the tensors.
-            tensors: name and tensor, all of one type.
-            metadata: JSON kept beside them.
-        """
+        """Keep tensors of one type in scratch as they come; return them as they lie there."""
         scratch = self.scratch
         assert scratch is not None, "streaming needs a folder"
         stream_tensors(scratch / f"{name}.safetensors", names, tensors, **metadata)

@@ -44,7 +44,10 @@ class Sums:
     def add_(self, x: Tensor, target: Tensor | None, diagonal: bool) -> None:
         """Add a batch: inputs [rows, in], targets [rows, k]."""
         self.rows += len(x)
-        self.gram = self.gram + (x.double().square().sum(0) if diagonal else gram(x))
+        if diagonal:
+            self.gram = self.gram + x.double().square().sum(0)
+        else:
+            self.gram = gram(x, self.gram if self.gram.dim() else None)
         if target is not None:
             product = (x.T @ target).double()
             self.cross = product if self.cross is None else self.cross.add_(product)
@@ -61,18 +64,18 @@ class Sums:
         return self._factor
 
 
-def gram(x: Tensor) -> Tensor:
-    """Return x^T x in float64, multiplied in float32."""
+def gram(x: Tensor, total: Tensor | None = None) -> Tensor:
+    """Return x^T x in float64, multiplied in float32; added to `total`, in place, where there is one."""
     width = x.shape[1]
-    if width < HALVES:
-        return (x.T @ x).double()
-    out = torch.empty(width, width, dtype=torch.float64, device=x.device)
-    panel = -(-width // 6)
+    if total is None:
+        total = torch.zeros(width, width, dtype=torch.float64, device=x.device)
+    panel = width if width < HALVES else -(-width // 6)
     for begin in range(0, width, panel):
         end = min(begin + panel, width)
-        out[begin:end, begin:] = x[:, begin:end].T @ x[:, begin:]
-        out[end:, begin:end] = out[begin:end, end:].T
-    return out
+        product = x[:, begin:end].T @ x[:, begin:]
+        total[begin:end, begin:] += product
+        total[end:, begin:end] += product[:, end - begin :].T
+    return total
 
 
 class Rule(NamedTuple):
