@@ -131,6 +131,7 @@ def soup(
             score=score,
             joined=len(members),
             ingredients=said,
+            passes=0,  # nothing is trained
             forward_texts=sum(tasting.asked.values()),
             flags=sorted(tasting.flags),
             model=str(run.folder / "model"),
