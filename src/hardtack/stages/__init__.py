@@ -9,5 +9,6 @@ from hardtack.stages.evaluating import evaluate
 from hardtack.stages.exporting import export
 from hardtack.stages.fitting import retrain, train
 from hardtack.stages.searching import search
+from hardtack.stages.shipping import ship
 
-__all__ = ["Common", "demo", "evaluate", "export", "retrain", "search", "train"]
+__all__ = ["Common", "demo", "evaluate", "export", "retrain", "search", "ship", "train"]
