@@ -62,7 +62,7 @@ def measured(shipped, tmp_path):
     """A copy of its folder as it was before the choice."""
     out = tmp_path / "again"
     shutil.copytree(shipped[1], out)
-    for name in ("DONE", "report.html", "rows.jsonl", "outcomes.jsonl"):
+    for name in ("DONE", "choice.json", "report.html", "rows.jsonl", "outcomes.jsonl"):
         (out / name).unlink()
     for name in ("model", f"measured/{shipped[0]['chosen']}-test"):
         shutil.rmtree(out / name)
@@ -132,7 +132,7 @@ def test_other_limits_are_refused_once_the_test_split_was_read(place, shipped):
     with pytest.raises(InputError) as error:
         ship(str(place / "tiny"), out=out, max_latency_ms=100.0, **settings(place))
     assert str(error.value) == (
-        f"--out {out} has shipped {result['chosen']} under --min-accuracy 0 and read the test split for it; "
+        f"--out {out} has chosen {result['chosen']} under --min-accuracy 0 and read the test split for it; "
         "allowed: the same limits, or another folder"
     )
 

@@ -50,6 +50,8 @@ FORMS = ("shrink", "onnx", "onnx-int8", "openvino")
 SPARSITIES = tuple(Sparsity(fraction=share) for share in (0.25, 0.5, 0.75))
 METHODS: tuple[Search, ...] = (EarlyBird(sparsities=SPARSITIES), Magnitude(sparsities=SPARSITIES))
 ATTACKS: tuple[TextAttack, ...] = (DeepWordBug(),)
+CHOICE = "choice.json"
+"""A file in the run's folder: what was chosen under which limits, written before the test split is read."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,8 +168,9 @@ def ship(
     with open_run(
         "ship", to, order.folder, settings=settings, record=record, common=common, watch=watch
     ) as run:
+        _check_choice(order, limits)
         if run.finished():
-            return _same_limits(result_of(run), limits)
+            return result_of(run)
         dense, found = _measured(order, kinds)
         _gather(order, found)
         try:
@@ -187,11 +190,12 @@ def _check(order: Order, limits: Limits) -> None:
         raise InputError(f"examples {order.examples}; allowed: 1 or more")
     if limits.min_accuracy_under_attack is not None and not order.attacks:
         raise InputError("--min-accuracy-under-attack needs an attack; allowed: --attack, once or more")
-    names = [name for name, _, _ in order.candidates()]
+    names, methods = [name for name, _, _ in order.candidates()], [method.name for method in order.methods]
     if not names:
         raise InputError("ship needs a method with a sparsity; there is none")
-    if twice := [name for name in names if names.count(name) > 1]:
-        raise InputError(f"two candidates are called {twice[0]}; allowed: each method and sparsity once")
+    for tried in (methods, names):
+        if twice := [name for name in tried if tried.count(name) > 1]:
+            raise InputError(f"{twice[0]} is tried twice; allowed: each method and sparsity once")
 
 
 def _kinds(order: Order, loaded: Loaded) -> tuple[str, ...]:
@@ -265,7 +269,11 @@ def _place(order: Order, name: str, split: str) -> Path:
 def _facts(name: str, rows: Sequence[dict[str, Any]]) -> Facts:
     """Return what a model's rows say of it: costs, and its accuracy clean and under the worst attack."""
     clean = next(row for row in rows if row["attack"] is None)
-    under = {row["attack"]: row["accuracy_under_attack"] for row in rows if row["attack"]}
+    under: dict[str, float] = {}
+    for row in rows:  # a sweep over radii has several
+        if row["attack"]:
+            left = row["accuracy_under_attack"]
+            under[row["attack"]] = min(left, under.get(row["attack"], left))
     return {
         "name": name,
         "latency_ms": statistics.median(row["measured"]["latency_ms"] for row in rows),
@@ -289,9 +297,11 @@ def _gather(order: Order, found: Sequence[Facts], more: Sequence[Path] = ()) -> 
 
 
 def _page(order: Order) -> str:
-    """Write the report on everything below the folder; without the extra as plain Markdown."""
+    """Write the report on all stages; where what draws it is not installed, as plain Markdown."""
     drawn = all(find_spec(package) for package in ("jinja2", "matplotlib"))
-    return report([order.folder], out=order.folder / ("report.html" if drawn else "report.md"))["out"]
+    names = ("measured", "retrained", *(f"search-{method.name}" for method in order.methods))
+    out = order.folder / ("report.html" if drawn else "report.md")
+    return report([order.folder / name for name in names], out=out)["out"]
 
 
 def _shipped(
@@ -299,11 +309,12 @@ def _shipped(
 ) -> dict[str, Json]:
     """Read the test split for the chosen candidate, export it with these rows, and finish."""
     name, read = best["name"], _place(order, best["name"], "test")
+    asked = dataclasses.asdict(limits)
+    write_atomic(order.folder / CHOICE, json.dumps({"chosen": name, "limits": asked}) + "\n")
     tested = _facts(name, _evaluated(order, name, best["folder"], "test"))
     _gather(order, found, [read])
     if not (order.folder / "model").exists():
         export(best["retrained"], to=order.to, out=order.folder / "model", rows=[read])
-    asked = dataclasses.asdict(limits)
     for facts in (dense, *found):
         facts["meets"] = limits.met_by(facts)
     shown = [{name: value for name, value in facts.items() if name != "retrained"} for facts in found]
@@ -321,15 +332,16 @@ def _shipped(
     )
 
 
-def _same_limits(result: dict[str, Json], limits: Limits) -> dict[str, Json]:
-    """Return what a finished run shipped, unless it is asked for under other limits."""
-    if result["limits"] != dataclasses.asdict(limits):
-        asked = " ".join(f"{limit.flag} {limit.value:g}" for limit in Limits(**result["limits"]).asked())
+def _check_choice(order: Order, limits: Limits) -> None:
+    """Refuse other limits where the test split was read for what these chose, or is about to be."""
+    file = order.folder / CHOICE
+    choice = json.loads(file.read_text()) if file.exists() else None
+    if choice is not None and choice["limits"] != dataclasses.asdict(limits):
+        asked = " ".join(f"{limit.flag} {limit.value:g}" for limit in Limits(**choice["limits"]).asked())
         raise InputError(
-            f"--out {result['folder']} has shipped {result['chosen']} under {asked or 'no limits'} and read "
-            "the test split for it; allowed: the same limits, or another folder"
+            f"--out {order.folder} has chosen {choice['chosen']} under {asked or 'no limits'} and read the test "
+            "split for it; allowed: the same limits, or another folder"
         )
-    return result
 
 
 def _plan(order: Order, kinds: Sequence[str]) -> dict[str, Any]:
