@@ -339,8 +339,8 @@ def _check_choice(order: Order, limits: Limits) -> None:
     if choice is not None and choice["limits"] != dataclasses.asdict(limits):
         asked = " ".join(f"{limit.flag} {limit.value:g}" for limit in Limits(**choice["limits"]).asked())
         raise InputError(
-            f"--out {order.folder} has chosen {choice['chosen']} under {asked or 'no limits'} and read the test "
-            "split for it; allowed: the same limits, or another folder"
+            f"--out {order.folder} has chosen {choice['chosen']} under {asked or 'no limits'} and read the "
+            "test split for it; allowed: the same limits, or another folder"
         )
 
 
