@@ -1,5 +1,6 @@
 """`ship` on toys: what it chooses, what lies there afterwards, what it repeats (nothing) and refuses."""
 
+import functools
 import json
 import shutil
 
@@ -236,6 +237,7 @@ def command(place, out, *more):
 
 
 def test_limits_that_cannot_be_met_end_with_status_2_and_a_line(place, measured, capsys, monkeypatch):
+    @functools.wraps(ship)  # for its parameters are the flags
     def fake(model, **asked):
         assert asked["max_latency_ms"] == 1.5
         assert [str(one) for method in asked["methods"] for one in method.sparsities] == [
