@@ -47,7 +47,7 @@ def test_parameters_by_hand():
     facts, *_ = found_for("parameters=0.5")
     assert facts == {"fraction": 0.4938, "removed": 0.5, "tokens": 9, "measured": None}
     assert 3 * HEAD + 40 * NEURON == ALL / 2
-    # 0.3 of 8672 is 2601.6: 2 heads and 21 neurons are 2613, one neuron fewer is too few; 20.5 / 80 rounds up.
+    # 0.3 of 8672 is 2601.6: 2 heads and 21 neurons are 2613, one neuron fewer is too few; 20.5 / 80 is 21.
     facts, *_ = found_for("parameters=0.3")
     assert (facts["fraction"], facts["removed"]) == (0.2563, pytest.approx((2 * HEAD + 21 * NEURON) / ALL))
 
