@@ -14,6 +14,7 @@ import hardtack
 from hardtack.cli import main
 from hardtack.errors import InputError
 from hardtack.evaluation.attacks.deepwordbug import DeepWordBug
+from hardtack.evaluation.resources import embedded_model
 from hardtack.methods.early_bird import EarlyBird
 from hardtack.methods.magnitude import Magnitude
 from hardtack.reports.shipped import shipped_text
@@ -284,6 +285,28 @@ def test_other_programs_are_measured_as_they_are(place, tmp_path, to):
     assert (result["dense"]["runtime"].split()[0], one["runtime"].split()[0]) == ("torch", program)
     file = "openvino_model.xml" if to == "openvino" else "model.onnx"
     assert (tmp_path / "out" / "model" / file).is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_the_embedded_model_is_shipped_through_kills(tmp_path):
+    """The real thing at a small size: train, ship at half size, killed in the middle of two stages."""
+    few = ("--task", "made", "--train-examples", "192", "--max-length", "48", "--device", "cpu")
+    few += ("--save-seconds", "1", "--lr", "1e-4", "--epochs")
+    dense, out = tmp_path / "dense", tmp_path / "shipped"
+    run_killed(["train", embedded_model(), "--out", str(dense), *few, "2"], (), start=forked)
+    words = ["ship", str(dense), "--out", str(out), *few, "1", "--sparsity", "0.5", "--examples", "20"]
+    words += ["--min-accuracy", "0.5"]
+    moments = [After(out / "search-early_bird" / "log.jsonl", 2.0), After(out / "retrained" / NAMES[1], 2.0)]
+    assert len(run_killed(words, moments, start=forked).kills) == 2
+    result = json.loads((out / "DONE").read_text())
+    small = hardtack.load(str(out))
+    assert small.model.num_parameters() < hardtack.load(str(dense)).model.num_parameters() - 4_000_000
+    rows = rows_in(out)
+    assert [row["split"] for row in rows].count("test") == 2
+    assert result["test"]["accuracy"] > 0.5
+    card = ModelCard.load(out / "model" / "README.md")
+    assert card.data.eval_results[0].metric_value == round(result["test"]["accuracy"], 4)
 
 
 def test_an_export_that_is_pushed_stays_where_the_hub_cannot_be_reached(place, shipped, tmp_path):
