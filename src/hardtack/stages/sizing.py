@@ -13,6 +13,8 @@ fraction; channels of different layers weigh differently, and there it holds for
 
 import copy
 import dataclasses
+import math
+import statistics
 from bisect import bisect_left
 from collections.abc import Callable, Mapping
 from functools import cache
@@ -30,6 +32,7 @@ from hardtack.shrunk import shrink_
 
 FINE, COARSE = 10_000, 100
 """Steps from nothing to everything: of a fraction that is counted, and of one that is measured."""
+TURNS = 3
 
 
 def costs_of(method: Search) -> list[Sparsity]:
@@ -108,61 +111,67 @@ def _found(
         return False
 
     @cache
-    def left(step: int) -> float:
+    def measured(step: int) -> tuple[float, float]:
         return MEASURES[name](model, view, masks(step), inputs)
 
+    def removed(step: int) -> float:
+        before, after = measured(step)
+        return (before - after) / before
+
     def reaches(step: int) -> bool:
-        return left(0) - left(step) >= share * left(0) * (1 - 1e-12)  # of counts, the share itself is enough
+        return removed(step) >= share * (1 - 1e-12)  # of counts, the share itself is enough
 
     top = bisect_left(range(1, steps), True, key=empties)  # the largest step that leaves a unit everywhere
     step = bisect_left(range(top + 1), True, key=reaches)
     if step > top:
-        most = 1 - left(top) / left(0)
         raise InputError(
             f"sparsity {name}={share:g} cannot be reached: with a unit left in every layer at most "
-            f"{most:.4f} of the {name} goes; allowed: up to that"
+            f"{removed(top):.4f} of the {name} goes; allowed: up to that"
         )
     tokens = int(inputs["input_ids"].shape[1])
-    facts: dict[str, Json] = {"fraction": step / steps, "removed": 1 - left(step) / left(0), "tokens": tokens}
-    timed = name == "latency"
-    device = str(next(model.parameters()).device)
-    measured = {"before_ms": left(0), "after_ms": left(step), "hardware": cost.hardware(device)}
-    return {**facts, "measured": measured if timed else None}
+    facts: dict[str, Json] = {"fraction": step / steps, "removed": removed(step), "tokens": tokens}
+    before, after = measured(step)
+    machine = cost.hardware(str(next(model.parameters()).device))
+    times = {"before_ms": before, "after_ms": after, "hardware": machine}
+    return {**facts, "measured": times if name == "latency" else None}
 
 
 def _parameters(
     model: nn.Module, view: Prunable, masks: Mapping[str, Tensor], inputs: Mapping[str, Tensor]
-) -> float:
-    """Count what is left of the tensors that the units are made of."""
+) -> tuple[float, float]:
+    """Count the tensors that the units are made of, and what is left of them."""
     gone: dict[str, dict[int, int]] = {name: {} for name in view.pruned()}
     for site in view.sites:
         units = int((~masks[site.name]).sum())
         for param, dim, index in site.slices:
             assert index is not None
             gone[param][dim] = gone[param].get(dim, 0) + units * index.shape[1]
-    total = 0
-    for name, along in gone.items():
-        size = 1
-        for dim, width in enumerate(view.shapes[name]):
-            size *= width - along.get(dim, 0)
-        total += size
-    return total
+    sizes = [view.shapes[name] for name in gone]
+    left = [
+        [width - along.get(dim, 0) for dim, width in enumerate(size)]
+        for size, along in zip(sizes, gone.values(), strict=True)
+    ]
+    return sum(map(math.prod, sizes)), sum(map(math.prod, left))
 
 
 def _flops(
     model: nn.Module, view: Prunable, masks: Mapping[str, Tensor], inputs: Mapping[str, Tensor]
-) -> float:
+) -> tuple[float, float]:
+    """Count the operations of one forward, and of one without these units."""
     smaller = _smaller(model, masks)
-    with evaluation_mode(smaller):
-        return cost.forward_flops(smaller, inputs)
+    with evaluation_mode(model), evaluation_mode(smaller):
+        return cost.forward_flops(model, inputs), cost.forward_flops(smaller, inputs)
 
 
 def _latency(
     model: nn.Module, view: Prunable, masks: Mapping[str, Tensor], inputs: Mapping[str, Tensor]
-) -> float:
+) -> tuple[float, float]:
+    """Time one forward and one without these units in turn, so that what else the machine does hits both."""
     smaller = _smaller(model, masks)
-    with evaluation_mode(smaller):
-        return cost.latency_ms(smaller, inputs)
+    with evaluation_mode(model), evaluation_mode(smaller):
+        pairs = [(cost.latency_ms(model, inputs), cost.latency_ms(smaller, inputs)) for _ in range(TURNS)]
+    before, after = zip(*pairs, strict=True)
+    return statistics.median(before), statistics.median(after)
 
 
 def _smaller(model: nn.Module, masks: Mapping[str, Tensor]) -> nn.Module:
@@ -172,9 +181,9 @@ def _smaller(model: nn.Module, masks: Mapping[str, Tensor]) -> nn.Module:
     return smaller
 
 
-MEASURES: Mapping[str, Callable[..., float]] = {
+MEASURES: Mapping[str, Callable[..., tuple[float, float]]] = {
     "parameters": _parameters,
     "flops": _flops,
     "latency": _latency,
 }
-"""Name of a cost -> what is left of it under masks."""
+"""Name of a cost -> what measures it, whole and under masks."""
