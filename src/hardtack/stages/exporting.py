@@ -7,7 +7,7 @@ from typing import Any
 from hardtack import cost
 from hardtack.errors import InputError, nearest
 from hardtack.exports import EXPORTS
-from hardtack.exports.card import write_card
+from hardtack.exports.card import public_name, write_card
 from hardtack.exports.push import check_name, push
 from hardtack.loading import Loaded, load, model_folder
 from hardtack.reports.folders import read_rows
@@ -59,9 +59,7 @@ def export(
             [{"name": f"export to {to}", "seconds": 1.0, "bytes": 4 * loaded.model.num_parameters()}]
         )
     shown = _rows_about(made, rows)
-    name = (
-        out.name if out.name != "model" else out.resolve().parent.name
-    )  # a run's model is called as the run
+    name = public_name(str(out.absolute()))
     facts: dict[str, Any] = {}
 
     def write(folder: Path) -> None:
