@@ -66,7 +66,7 @@ def _size(folder: Path) -> int:
 def _state(folder: Path, cell: Row, shown: set[str], failed: Row) -> str:
     place = folder / cell["place"]
     if (place / "DONE").is_file():
-        trained = cell["verb"] in ("train", "retrain")
+        trained = cell["verb"] in ("train", "retrain", "soup")
         there = not trained or any((place / "model").glob("*.safetensors"))
         return "done" if there else "done, weights removed"
     if cell["id"] in shown:

@@ -156,7 +156,7 @@ class Results:
             found |= {one["place"]: one for one in self._spent(before)}
             result = result_of(before)
             facts = {"place": place, "stage": before.stage, "verb": before.verb.name}
-            found[place] = {**facts, "passes": result["passes"], "seconds": result["seconds"]}
+            found[place] = {**facts, "passes": result.get("passes", 0), "seconds": result["seconds"]}
         return list(found.values())
 
     def _portable(self, value: Json, root: str) -> Json:
