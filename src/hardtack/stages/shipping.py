@@ -102,6 +102,9 @@ def ship(
     weight_decay: float = 0.01,
     warmup: float = 0.1,
     epoch_rule: str = "last",
+    distil_from: str | None = None,
+    distil_weight: float | None = None,
+    distil_temperature: float | None = None,
     common: Common | None = None,
     watch: Watch | None = None,
     dry_run: bool = False,
@@ -140,6 +143,9 @@ def ship(
         weight_decay: AdamW's, on matrices only.
         warmup: share of retraining in which the rate rises.
         epoch_rule: keep the "last" epoch, or the "best" on validation.
+        distil_from: a teacher of retraining, as in `retrain`: the model itself, or a better one.
+        distil_weight: share of the teacher's part of the loss, above 0 to 1; 0.5 by default.
+        distil_temperature: divides both models' logits there; 2 by default.
         common: seed, lengths, device.
         watch: receives progress.
         dry_run: return a plan instead: stages, seconds, bytes.
@@ -151,7 +157,7 @@ def ship(
     one_process("ship")
     common, objective = common or Common(), objective or Clean()
     limits = Limits(max_latency_ms, min_accuracy, min_accuracy_under_attack)
-    fit = Fit(epochs, lr, weight_decay, warmup, epoch_rule)
+    fit = Fit(epochs, lr, weight_decay, warmup, epoch_rule, distil_from, distil_weight, distil_temperature)
     order = Order(
         model, task, Path(out), tuple(methods), tuple(attacks), examples, to, objective, fit, common, watch
     )
