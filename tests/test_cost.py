@@ -1,7 +1,9 @@
+import pytest
 import torch
 from torch import nn
 
 from hardtack.cost import disk_bytes, forward_flops, hardware, latency_ms, parameters_kept, peak_memory_bytes
+from tests.toys import TOYS, toy_inputs
 
 
 class Two(nn.Module):
@@ -26,6 +28,17 @@ def test_zeros_are_not_kept_and_still_cost_operations():
         model.linear.weight[0] = 0.0
     assert parameters_kept(model) == 3 * 5 + 5 - 3
     assert forward_flops(model, inputs) == 2 * 4 * 3 * 5
+
+
+@pytest.mark.parametrize("name", ["bert", "roberta", "gpt2"])
+def test_attention_costs_the_same_operations_whoever_computes_it(name):
+    model = TOYS[name]()
+    inputs = toy_inputs(model, count=2)
+    counts = []
+    for how in ("eager", "sdpa"):
+        model.set_attn_implementation(how)  # type: ignore[operator]
+        counts.append(forward_flops(model, inputs))
+    assert counts[0] == counts[1]
 
 
 def test_bytes_of_a_folder_and_of_a_file(tmp_path):

@@ -30,6 +30,9 @@ BOTH = Sparsity(per_kind=(("head", 0.17), ("neuron", 0.4)))
         ("2:4", Sparsity(banks=(2, 4)), "banks-2of4"),
         ("1:16", Sparsity(banks=(1, 16)), "banks-1of16"),
         ("learned", Sparsity(learned=True), "learned"),
+        ("parameters=0.5", Sparsity(cost=("parameters", 0.5)), "parameters-0.5000"),
+        ("flops = .25", Sparsity(cost=("flops", 0.25)), "flops-0.2500"),
+        ("latency=0.1", Sparsity(cost=("latency", 0.1)), "latency-0.1000"),
     ],
 )
 def test_sparsities_are_read_and_named(text, wanted, name):
@@ -41,7 +44,8 @@ def test_sparsities_are_read_and_named(text, wanted, name):
 @pytest.mark.parametrize(
     "text",
     "1|1.0|-0.1|30%|nan|inf||half|0.5,0.6|4:4|0:4|5:4|2:4:8|-2:4|2.0:4|head=1|head=|=0.5|head=0.1,|"
-    "head=0.1,neck=0.2|head=0.1,head=0.2|Learned".split("|"),
+    "head=0.1,neck=0.2|head=0.1,head=0.2|Learned|flops=1|flops=|flops=0.5,head=0.2|flops=0.1,flops=0.1|"
+    "latency=20ms|parameters=0.12345".split("|"),
 )
 def test_other_sparsities_are_refused_in_one_line_that_names_them(text):
     with pytest.raises(InputError, match="sparsity") as caught:

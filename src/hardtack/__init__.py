@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from hardtack.loading import load
     from hardtack.prunable import Prunable
     from hardtack.reports.page import report
-    from hardtack.stages import Common, demo, evaluate, export, retrain, search, soup, train
+    from hardtack.stages import Common, demo, evaluate, export, retrain, search, ship, soup, train
     from hardtack.studies import study
     from hardtack.tasks.task import Task
     from hardtack.tasks.text import load_task
@@ -30,6 +30,7 @@ __all__ = [
     "report",
     "retrain",
     "search",
+    "ship",
     "soup",
     "study",
     "train",
@@ -40,7 +41,7 @@ _HOMES = {
     "hardtack.loading": ("load",),
     "hardtack.prunable": ("Prunable",),
     "hardtack.reports.page": ("report",),
-    "hardtack.stages": ("Common", "demo", "evaluate", "export", "retrain", "search", "soup", "train"),
+    "hardtack.stages": ("Common", "demo", "evaluate", "export", "retrain", "search", "ship", "soup", "train"),
     "hardtack.studies": ("study",),
     "hardtack.tasks.task": ("Task",),
     "hardtack.tasks.text": ("load_task",),

@@ -13,7 +13,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
+
+
+def _attention(query: torch.Size, key: torch.Size, value: torch.Size, *_: Any, **__: Any) -> int:
+    return sdpa_flop_count(query, key, value)
+
+
+UNCOUNTED = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention}
+"""Attention's own products on a CPU, which torch counts on a GPU only."""
 
 
 def parameters_kept(model: nn.Module) -> int:
@@ -26,7 +34,7 @@ def forward_flops(model: nn.Module, inputs: Mapping[str, Tensor]) -> int:
 
     A zeroed weight still costs its operation; only physically removed units lower this number.
     """
-    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+    with torch.inference_mode(), FlopCounterMode(display=False, custom_mapping=UNCOUNTED) as counter:
         model(**inputs)
     return int(counter.get_total_flops())
 

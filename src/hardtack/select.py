@@ -16,23 +16,26 @@ from hardtack.errors import InputError
 from hardtack.prunable import KINDS, Prunable
 
 SCOPES = ("global", "site", "row")
+COSTS = ("parameters", "flops", "latency")
 
 
 @dataclass(frozen=True)
 class Sparsity:
-    """What share of the prunable units is removed: one fraction, one for each kind, or n:m banks.
+    """What share of the prunable units is removed: one fraction, one for each kind, n:m banks, or a cost.
 
-    Exactly one of the fields is set. `learned` stands for what a method closed by itself.
+    Exactly one of the fields is set, but for a cost that `search` has found the fraction of units for: it has
+    that, too, and keeps its name. `learned` stands for what a method closed by itself.
     """
 
     fraction: float | None = None
     per_kind: tuple[tuple[str, float], ...] = ()
     banks: tuple[int, int] | None = None
     learned: bool = False
+    cost: tuple[str, float] | None = None
 
     @classmethod
     def parse(cls, text: "str | float | Sparsity") -> "Sparsity":
-        """Read "0.5", "head=0.17,neuron=0.4", "2:4" (two of four kept) or "learned"."""
+        """Read "0.5", "head=0.17,neuron=0.4", "flops=0.5", "2:4" (two of four kept) or "learned"."""
         if isinstance(text, Sparsity):
             return text
         words = str(text).strip()
@@ -45,9 +48,12 @@ class Sparsity:
             return cls(banks=(keep, bank))
         if "=" in words:
             pairs = tuple((kind.strip(), _fraction(value, words)) for kind, _, value in _pairs(words))
+            if len(pairs) == 1 and pairs[0][0] in COSTS:
+                return cls(cost=pairs[0])
             if unknown := [kind for kind, _ in pairs if kind not in KINDS]:
+                allowed = f"{', '.join(KINDS)}; alone: {', '.join(COSTS)}"
                 raise InputError(
-                    f"sparsity {words!r}: kind {unknown[0]!r} does not exist; allowed: {', '.join(KINDS)}"
+                    f"sparsity {words!r}: kind {unknown[0]!r} does not exist; allowed: {allowed}"
                 )
             if len(dict(pairs)) < len(pairs):
                 raise InputError(f"sparsity {words!r} names a kind twice; allowed: each kind once")
@@ -56,6 +62,8 @@ class Sparsity:
 
     def __str__(self) -> str:
         """Return the name of the ticket's folder, e.g. "sparsity-0.7000" or "head-0.1700_neuron-0.4000"."""
+        if self.cost:
+            return f"{self.cost[0]}-{self.cost[1]:.4f}"
         if self.learned:
             return "learned"
         if self.banks:
@@ -81,7 +89,7 @@ def _fraction(value: str, whole: str) -> float:
     if not 0 <= number < 1:
         raise InputError(
             f"sparsity {whole!r}: {value!r} is not a fraction; "
-            "allowed: 0 <= sparsity < 1, head=0.2,neuron=0.4, 2:4, learned"
+            "allowed: 0 <= sparsity < 1, head=0.2,neuron=0.4, flops=0.5, 2:4, learned"
         )
     if round(number, 4) != number:
         raise InputError(f"sparsity {whole!r}: {value!r} has more than the 4 decimals that name its folder")
@@ -139,6 +147,10 @@ def draw(
         raise InputError(
             "sparsity 'learned' is for methods that close units themselves; allowed here: a fraction or n:m"
         )
+    if sparsity.cost and sparsity.fraction is None:
+        raise InputError(
+            f"sparsity {sparsity} is a share of a cost; `search` finds the fraction of units that removes it"
+        )
     if unknown := [kind for kind, _ in sparsity.per_kind if kind not in view.granularity]:
         raise InputError(f"sparsity {sparsity} names {unknown[0]!r}; allowed: {', '.join(view.granularity)}")
     masks: dict[str, Tensor] = {}
@@ -162,11 +174,15 @@ def draw(
     return checked(masks, str(sparsity))
 
 
+def drawn_evenly(view: Prunable, sparsity: Sparsity, scope: str = "global") -> dict[str, Tensor]:
+    """Draw masks that cut every site alike, with the counts that any scores would give."""
+    return draw(view, {site.name: torch.linspace(0, 1, site.units) for site in view.sites}, sparsity, scope)
+
+
 def check_drawable(view: Prunable, sparsities: Sequence[Sparsity], scope: str = "global") -> None:
-    """Refuse sparsities that no scores could draw: the scores tried here cut every site alike."""
-    even = {site.name: torch.linspace(0, 1, site.units) for site in view.sites}
+    """Refuse sparsities that no scores could draw."""
     for sparsity in sparsities:
-        draw(view, even, sparsity, scope)
+        drawn_evenly(view, sparsity, scope)
 
 
 def checked(masks: Mapping[str, Tensor], what: str) -> dict[str, Tensor]:

@@ -77,7 +77,7 @@ def test_help_is_fast_and_imports_no_model_library():
 
 def test_the_verbs_of_the_contract():
     assert list(VERBS) == [
-        "demo", "train", "search", "retrain", "evaluate", "soup", "export", "study",
+        "demo", "train", "search", "retrain", "evaluate", "soup", "export", "ship", "study",
         "show", "compare", "report", "runs", "resources",
     ]  # fmt: skip
 

@@ -153,7 +153,7 @@ def test_refused_pairs_are_exactly_the_listed_ones(method):
 
 @pytest.mark.parametrize("method", ALL)
 def test_refused_sparsities_are_exactly_the_listed_ones(method):
-    other = "iterative takes plain fractions, e.g. 0.3; kinds and banks are for others"
+    other = "iterative takes plain fractions, e.g. 0.3; kinds, banks and costs are for others"
     learned = "sparsity 'learned' is for methods that close units themselves; allowed here: a fraction or n:m"
     banks = "banks 2:4 do not fit granularity 'head'; allowed: weight"
     structured = ("head", "neuron")

@@ -75,6 +75,7 @@ def test_paths_of_this_machine_stay_here_and_the_bases_licence_goes_along(tmp_pa
     assert found.data.license == "apache-2.0"
     assert str(tmp_path) not in (tmp_path / "README.md").read_text()
     assert public_name(str(base)) == "base"
+    assert public_name(str(base / "model")) == "base"  # a run's
 
 
 @pytest.mark.parametrize("text", ["", "no metadata", "---\nlicense: [a, b]\n---\n", "---\n: : :\n---\n"])

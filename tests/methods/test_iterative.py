@@ -267,7 +267,7 @@ def test_heads_and_neurons_are_each_ranked_among_their_own(untrained):
         ({"share": 1.0}, "share 1.0 is not allowed; allowed: 0 < share < 1"),
         (
             {"sparsities": (Sparsity.parse("2:4"),)},
-            "iterative takes plain fractions, e.g. 0.3; kinds and banks are for others",
+            "iterative takes plain fractions, e.g. 0.3; kinds, banks and costs are for others",
         ),
     ],
 )

@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from tests.toys import saved_toy, toy_task
+from tests.toys import saved_task, saved_toy, toy_task
 from transformers import AutoTokenizer, BertForSequenceClassification
 
 from hardtack.errors import InputError
@@ -21,23 +21,12 @@ ROW = (  # the names that scripts rely on
 ).split()
 
 
-def write_task(folder, labels=("0", "1")):
-    folder.mkdir()
-    for split, data in toy_task().splits.items():
-        rows = [
-            {"text": text, "label": labels[label]}
-            for (text,), label in zip(data.texts, data.labels, strict=True)
-        ]
-        (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return str(folder)
-
-
 @pytest.fixture
 def made(tmp_path):
     """A toy model trained for a moment, and a ticket of it."""
     saved_toy(tmp_path / "tiny")
     BertForSequenceClassification.from_pretrained(tmp_path / "tiny").bert.save_pretrained(tmp_path / "tiny")
-    task, tiny = write_task(tmp_path / "task"), str(tmp_path / "tiny")
+    task, tiny = saved_task(tmp_path / "task"), str(tmp_path / "tiny")
     dense = train(tiny, task=task, out=tmp_path / "dense", epochs=0.5, lr=1e-3, common=CPU)
     method = Random(sparsities=(Sparsity.parse(0.3),))
     found = search(method, tiny, task=task, out=tmp_path / "search", common=CPU)
@@ -103,7 +92,7 @@ def test_a_ticket_on_its_raw_base_is_doubted_and_a_retrained_one_is_not(made):
 
 
 def test_shifted_data_is_a_row_of_its_own_and_needs_the_same_labels(made):
-    other = write_task(made["place"] / "other")
+    other = saved_task(made["place"] / "other")
     result = evaluate(
         made["dense"], task=made["task"], out=made["place"] / "rows", shifted=[other], common=CPU
     )
@@ -111,7 +100,7 @@ def test_shifted_data_is_a_row_of_its_own_and_needs_the_same_labels(made):
         ("task", None),
         ("other", "task"),
     ]
-    names = write_task(made["place"] / "names", ("cold", "warm"))
+    names = saved_task(made["place"] / "names", ("cold", "warm"))
     with pytest.raises(InputError, match="no label map from the classes"):
         evaluate(made["dense"], task=made["task"], out=made["place"] / "x", shifted=[names], common=CPU)
 

@@ -71,7 +71,10 @@ def test_stages_may_stand_in_any_order(tmp_path):
         ("[common]\nsed = 1\n", "unknown key 'sed' in [common]; did you mean 'seed'?"),
         ("[common]\nepochs = 1\n", "unknown key 'epochs' in [common]"),
         ("[[stage]]\nname = 's t'\n", "stage 1 has the name 's t'; allowed: letters, digits, - _ ."),
-        ("[[stage]]\nname = 's'\n", "stage 's': it has no verb; allowed: train, search, retrain, evaluate"),
+        (
+            "[[stage]]\nname = 's'\n",
+            "stage 's': it has no verb; allowed: train, search, retrain, soup, evaluate",
+        ),
         ("[[stage]]\nverb = 'trian'\n", "stage 'trian': verb 'trian' does not exist; did you mean 'train'?"),
         (
             "[[stage]]\nverb = 'train'\ntask = 'made'",

@@ -27,8 +27,14 @@ def licence_of(place: str) -> str:
 
 
 def public_name(name: str) -> str:
-    """Return a hub id as it is, and of a folder its last part: a path is nobody's business."""
-    return Path(name).name if Path(name).exists() or Path(name).is_absolute() else name
+    """Return a hub id as it is, and of a folder its last part: a path is nobody's business.
+
+    The folder `model` that a run leaves is called as the run.
+    """
+    place = Path(name)
+    if not place.exists() and not place.is_absolute():
+        return name
+    return place.name if place.name != "model" else place.resolve().parent.name
 
 
 def write_card(

@@ -56,9 +56,7 @@ def to_onnx(model: nn.Module, file: Path, *, inputs: Mapping[str, Tensor]) -> fl
         InputError: where the extra `onnx` is not installed, the exporter cannot follow the model, or the
             logits differ.
     """
-    absent = [name for name in _NEEDS if find_spec(name) is None]
-    if absent:
-        raise InputError(f"{', '.join(absent)} not installed; ONNX needs it: pip install 'hardtack[onnx]'")
+    check_onnx()
     whole = {name: _at_least(value, rows=3) for name, value in inputs.items()}
     seen = {name: _cut(value, rows=2, tokens=max(3, _tokens(value) // 2)) for name, value in whole.items()}
     unseen = (
@@ -78,6 +76,13 @@ def to_onnx(model: nn.Module, file: Path, *, inputs: Mapping[str, Tensor]) -> fl
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return found
+
+
+def check_onnx() -> None:
+    """Refuse to write ONNX files where the packages that this needs are not installed."""
+    absent = [name for name in _NEEDS if find_spec(name) is None]
+    if absent:
+        raise InputError(f"{', '.join(absent)} not installed; ONNX needs it: pip install 'hardtack[onnx]'")
 
 
 class _Logits(nn.Module):

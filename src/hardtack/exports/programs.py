@@ -1,6 +1,7 @@
 """Exports for other programs: ONNX, ONNX with eight-bit weights, OpenVINO; removed units are really gone."""
 
 import logging
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from torch import Tensor
 from hardtack import shrunk
 from hardtack.errors import InputError
 from hardtack.exports.checked import answers, difference, sample
-from hardtack.exports.onnx import to_onnx
+from hardtack.exports.onnx import check_onnx, to_onnx
 from hardtack.loading import Loaded
 from hardtack.sessions import Foreign
 from hardtack.tasks.text import Encoder
@@ -92,10 +93,9 @@ def to_openvino(loaded: Loaded, ticket: Ticket, folder: Path) -> dict[str, Any]:
         ticket: as above.
         folder: an empty folder.
     """
-    try:
-        from openvino import convert_model, save_model
-    except ImportError:
-        raise InputError("OpenVINO needs the extra 'openvino': pip install 'hardtack[openvino]'") from None
+    check_installed("openvino")
+    from openvino import convert_model, save_model
+
     expected, inputs = _write(loaded, ticket, folder)
     file = folder / "openvino_model.xml"
     save_model(convert_model(folder / "model.onnx"), file, compress_to_fp16=False)
@@ -104,6 +104,18 @@ def to_openvino(loaded: Loaded, ticket: Ticket, folder: Path) -> dict[str, Any]:
     found = answers(Foreign(file, loaded.model.config), inputs)
     form = "an OpenVINO model with its tokenizer"
     return {"form": form, "opens": OPENVINO_OPENS, "difference": difference(expected, found, TOLERANCE)}
+
+
+def check_installed(to: str) -> None:
+    """Refuse an export whose packages are not installed, before anything is done for it.
+
+    Args:
+        to: a name of EXPORTS.
+    """
+    if to in ("onnx", "onnx-int8", "openvino"):
+        check_onnx()
+    if to == "openvino" and find_spec("openvino") is None:
+        raise InputError("OpenVINO needs the extra 'openvino': pip install 'hardtack[openvino]'")
 
 
 def _write(loaded: Loaded, ticket: Ticket, folder: Path) -> tuple[Tensor, dict[str, Tensor]]:

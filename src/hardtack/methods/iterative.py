@@ -78,7 +78,9 @@ class Iterative:
         if not 0 < self.share < 1:
             raise InputError(f"share {self.share} is not allowed; allowed: 0 < share < 1")
         if any(wanted.fraction is None for wanted in self.sparsities):
-            raise InputError("iterative takes plain fractions, e.g. 0.3; kinds and banks are for others")
+            raise InputError(
+                "iterative takes plain fractions, e.g. 0.3; kinds, banks and costs are for others"
+            )
         check_training(epochs=self.epochs, lr=self.lr, weight_decay=self.weight_decay, clip=self.clip)
 
     def steps(self, epoch: int) -> int:

@@ -89,7 +89,7 @@ def sparsities_field(*default: float) -> Any:
     return dataclasses.field(
         default=tuple(Sparsity(fraction=value) for value in default),
         metadata={
-            "help": "sparsity of a ticket, once for each: 0.3, head=0.2,neuron=0.4, 2:4 or learned",
+            "help": "sparsity of a ticket, once for each: 0.3, head=0.2,neuron=0.4, flops=0.5, 2:4, learned",
             "flag": False,
         },
     )

@@ -9,6 +9,7 @@ from hardtack.stages.evaluating import evaluate
 from hardtack.stages.exporting import export
 from hardtack.stages.fitting import retrain, train
 from hardtack.stages.searching import search
+from hardtack.stages.shipping import ship
 from hardtack.stages.souping import soup
 
-__all__ = ["Common", "demo", "evaluate", "export", "retrain", "search", "soup", "train"]
+__all__ = ["Common", "demo", "evaluate", "export", "retrain", "search", "ship", "soup", "train"]

@@ -121,6 +121,11 @@ class Common:
         return Encoder.of(loaded.tokenizer, loaded.model, self.max_length)
 
 
+def part_watch(watch: Watch | None, name: str) -> Watch | None:
+    """Return a watch that says which part of a composed stage works."""
+    return None if watch is None else lambda label, done, total: watch(f"{name}: {label}", done, total)
+
+
 def settings_of(instance: Any, *, all: bool = False) -> dict[str, Json]:
     """Return a dataclass instance's fields as JSON: those that differ from their default and can change
     results.

@@ -17,7 +17,15 @@ from hardtack.methods.random import Random
 from hardtack.methods.search import Search
 from hardtack.runs import Json, Watch
 from hardtack.select import Sparsity
-from hardtack.stages.common import Common, one_process, open_run, result_of, settings_of, settle
+from hardtack.stages.common import (
+    Common,
+    one_process,
+    open_run,
+    part_watch,
+    result_of,
+    settings_of,
+    settle,
+)
 from hardtack.stages.evaluating import evaluate
 from hardtack.stages.fitting import retrain, train
 from hardtack.stages.searching import search
@@ -104,15 +112,8 @@ def _lines(
     imp = Iterative(sparsities=wanted, epochs=sizes.round_epochs, lr=sizes.lr)
     fit: dict[str, Any] = {"epochs": sizes.epochs, "lr": sizes.lr, "common": common, "task": "made"}
 
-    def watched(name: str) -> Watch | None:
-        """Name the stage in progress bars."""
-        if watch is None:
-            return None
-        outer = watch
-        return lambda label, done, total: outer(f"{name}: {label}", done, total)
-
     def dense(name: str, objective: Objective) -> dict[str, Any]:
-        return train(model, out=folder / name, objective=objective, watch=watched(name), **fit)
+        return train(model, out=folder / name, objective=objective, watch=part_watch(watch, name), **fit)
 
     plain = dense("dense", Clean())
     fitted = {"dense": plain, "dense-freelb": dense("dense-freelb", adversary)}
@@ -127,9 +128,11 @@ def _lines(
             start=start,
             objective=objective,
             common=common,
-            watch=watched(name),
+            watch=part_watch(watch, name),
         )
-        fitted[name] = retrain(found[name]["tickets"][0], out=folder / name, watch=watched(name), **fit)
+        fitted[name] = retrain(
+            found[name]["tickets"][0], out=folder / name, watch=part_watch(watch, name), **fit
+        )
 
     ticket("robust-ticket", learned, adversary, plain["model"])
     ticket("no-adversary", learned, Clean(), plain["model"])
@@ -145,7 +148,7 @@ def _lines(
             attacks=attacks,
             examples=sizes.examples,
             common=common,
-            watch=watched(name),
+            watch=part_watch(watch, name),
         )
         lines.append(_line(name, facts, found.get(name), measured["rows"]))
     return lines

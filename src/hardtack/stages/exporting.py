@@ -7,7 +7,8 @@ from typing import Any
 from hardtack import cost
 from hardtack.errors import InputError, nearest
 from hardtack.exports import EXPORTS
-from hardtack.exports.card import write_card
+from hardtack.exports.card import public_name, write_card
+from hardtack.exports.push import check_name, push
 from hardtack.loading import Loaded, load, model_folder
 from hardtack.reports.folders import read_rows
 from hardtack.runs import Json
@@ -26,21 +27,27 @@ def export(
     base: str | None = None,
     seed: int = 0,
     merge_adapter: bool = False,
+    push_to: str | None = None,
+    private: bool = True,
     dry_run: bool = False,
 ) -> dict[str, Any]:
     """Write a ticket's model as a folder that other programs open, and check that it answers the same.
 
     Args:
         target: a ticket (folder, or a search's run folder that holds one), or a model made by `retrain`.
-        to: "shrink" (units really removed) or "dense" (zeros baked in).
+        to: "shrink" (units really removed), "dense" (zeros baked in), or "onnx", "onnx-int8", "openvino".
         out: the new model's folder: new or empty.
         rows: folders in which `evaluate` measured the target; their rows go on the model's card.
         base: where the ticket's base is now, when it has moved.
         seed: seed of the head of a ticket that was not retrained; it is not written.
         merge_adapter: merge a base that is a PEFT adapter into the base it names.
+        push_to: ORG/NAME on the hub that the written folder is uploaded to.
+        private: whether a repository that is made there is private; one that is there stays as it is.
         dry_run: return a plan instead.
     """
     one_process("export")
+    if push_to is not None:
+        check_name(push_to)
     if to not in EXPORTS:
         raise InputError(f"--to {to!r} does not exist{nearest(to, EXPORTS)}")
     out = Path(out)
@@ -52,6 +59,7 @@ def export(
             [{"name": f"export to {to}", "seconds": 1.0, "bytes": 4 * loaded.model.num_parameters()}]
         )
     shown = _rows_about(made, rows)
+    name = public_name(str(out.absolute()))
     facts: dict[str, Any] = {}
 
     def write(folder: Path) -> None:
@@ -61,11 +69,11 @@ def export(
         labels = [label for _, label in sorted((loaded.model.config.id2label or {}).items())]
         write_card(
             folder,
-            name=out.name,
+            name=name,
             base=base or ticket.base.id,
             made=made,
             labels=labels,
-            how=facts.pop("opens").format(name=out.name),
+            how=facts.pop("opens").format(name=name),
             form=facts["form"],
             rows=shown,
         )
@@ -79,6 +87,7 @@ def export(
         **facts,
         "parameters": loaded.model.num_parameters(),
         "disk_bytes": cost.disk_bytes(out),
+        "pushed": None if push_to is None else push(out, push_to, private=private),
         "notes": notes,
     }
 

@@ -35,6 +35,13 @@ QUERIES = 40
 SEEN = 64  # attacked examples whose gradients are looked at before a gradient attack is believed
 
 
+def one_input(data: Task, split: str, encoder: Encoder, device: str) -> dict[str, Tensor]:
+    """Return the input that costs are measured with: the longest text among the first 64 of a split."""
+    rows = encoder(data.table(split).texts[:64])
+    longest = max(rows, key=lambda row: len(row["input_ids"]))
+    return {name: torch.tensor([value], device=device) for name, value in longest.items()}
+
+
 @dataclass(frozen=True)
 class Subject:
     """What all rows of one command are about: the target, its task, the split, and how texts are encoded."""
@@ -46,10 +53,8 @@ class Subject:
     common: Common
 
     def one_input(self) -> dict[str, Tensor]:
-        """Return one input on the device: the longest text among the first 64 of the evaluated split."""
-        rows = self.encoder(self.home.table(self.split).texts[:64])
-        longest = max(rows, key=lambda row: len(row["input_ids"]))
-        return {name: torch.tensor([value], device=self.common.place()) for name, value in longest.items()}
+        """Return one input on the device, the same for every model of this split."""
+        return one_input(self.home, self.split, self.encoder, self.common.place())
 
     def shared(self) -> dict[str, Json]:
         """Return what all rows have in common."""

@@ -53,6 +53,8 @@ def _settings(part: Any, prefix: str) -> dict[str, Any]:
 
 def _sparsity(value: Sparsity) -> Json:
     """Write a sparsity as it is typed."""
+    if value.cost:
+        return f"{value.cost[0]}={value.cost[1]}"
     if value.fraction is not None:
         return value.fraction
     if value.per_kind:

@@ -1,11 +1,12 @@
 """`search`: tickets of a model, saved one by one as the method finds them."""
 
 import dataclasses
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from hardtack import cost
 from hardtack.errors import InputError
@@ -14,8 +15,9 @@ from hardtack.methods import METHODS, sizes
 from hardtack.methods.calibrated import Calibrated
 from hardtack.methods.search import Data, Search
 from hardtack.prunable import Prunable, kinds_of, unlisted
-from hardtack.runs import Watch
+from hardtack.runs import Json, Run, Watch
 from hardtack.select import round_half_up
+from hardtack.stages import sizing
 from hardtack.stages.attacked import attacked_table, digest_of_texts
 from hardtack.stages.common import (
     Common,
@@ -29,14 +31,18 @@ from hardtack.stages.common import (
     tokenizer_digest,
 )
 from hardtack.stages.fitting import train
+from hardtack.stages.measuring import one_input
 from hardtack.stages.planning import plan
 from hardtack.stages.planning import total as planned
 from hardtack.stages.reproducing import recipe
 from hardtack.stages.streaming import streamed
-from hardtack.storage import Stored
+from hardtack.storage import Stored, write_atomic
 from hardtack.tasks.task import Batches, Table, Task
 from hardtack.ticket import fingerprint
 from hardtack.training.adversarial import OBJECTIVES, Objective
+
+SIZES = "sizes.json"
+"""A file in a search's folder: what fraction each sparsity that was said as a cost came to."""
 
 
 def search(
@@ -58,6 +64,10 @@ def search(
     dry_run: bool = False,
 ) -> dict[str, Any]:
     """Find tickets of a model and write each to `out/tickets/` as soon as it exists.
+
+    A sparsity may be the share of a cost that goes: `parameters=0.5`, `flops=0.5`, `latency=0.5` (on this
+    machine). It is turned into a fraction of units before the method sees it, once: `out/sizes.json` keeps
+    what was found, and each such ticket says it. `hardtack.stages.sizing` says what is counted.
 
     Args:
         method: what finds them, with its settings, e.g. `HardConcrete(sparsities=(Sparsity.parse(0.3),))`.
@@ -97,7 +107,10 @@ def search(
     )
     granularity = granularity or _default_kinds(method, base.model)
     view = Prunable.of(base.model, granularity, keep_whole)
-    method.check(view)
+    sizing.check_costs(method, view)
+    costs = bool(sizing.costs_of(method))
+    if not costs:
+        method.check(view)
     warm = start is None and method.starts == "finetuned"
     if dry_run:
         read = _data(common, data, base, attacked, weights)
@@ -122,6 +135,9 @@ def search(
         settings["data"] = data.fingerprint("train")
         settings["head"] = searched.head
         settings["tokenizer"] = tokenizer_digest(searched.tokenizer)
+    text = one_input(data, "validation", common.encoder(base), common.place()) if costs else {}
+    if costs:
+        settings["text"] = [text["input_ids"].shape[1], common.place().partition(":")[0]]
     record = {
         "model": model,
         "start": start,
@@ -151,6 +167,8 @@ def search(
         assert run.folder is not None
         if run.finished():
             return result_of(run)
+        sizes = _sizes(method, base.model, view, text, run, common) if costs else {}
+        method = sizing.settled(method, sizes)
         before, warmed = 0.0, 0
         if warm:
             fitted = train(
@@ -178,6 +196,7 @@ def search(
                 "max_length": common.encoder(searched).max_length,
             }
         notes, passes = list(filter(None, [unlisted(base.model)])), 0
+        notes += [sizing.sentence(name, facts) for name, facts in sizes.items()]
         longest = method.steps(len(batches.train)) * objective.passes
         for ticket in method.search(searched.model, base.base, view, batches, objective, run):
             place = home / str(ticket.origin["wanted"])
@@ -185,7 +204,8 @@ def search(
             passes = max(passes, int(ticket.origin.get("passes", longest)))
             if run.writes and not (place / "ticket.json").is_file():
                 home.mkdir(exist_ok=True)
-                dataclasses.replace(ticket, origin={**ticket.origin, **known}).save(place)
+                sized = {"size": sizes[place.name]} if place.name in sizes else {}
+                dataclasses.replace(ticket, origin={**ticket.origin, **known, **sized}).save(place)
             if not run.logged(event="ticket", name=place.name):  # cut off with the steps before it, or not
                 run.log(event="ticket", name=place.name, sparsity=ticket.sparsity())
         return settle(
@@ -200,6 +220,26 @@ def search(
             passes=warmed + passes,
             seconds=round(before + run.clock.seconds(), 3),
         )
+
+
+def _sizes(
+    method: Search, model: nn.Module, view: Prunable, text: dict[str, Tensor], run: Run, common: Common
+) -> dict[str, dict[str, Json]]:
+    """Find the fractions for sparsities that are said as a cost, or read what this run found before.
+
+    One process measures, for two would not measure the same.
+    """
+    assert run.folder is not None
+    file = run.folder / SIZES
+
+    def write() -> None:
+        if not file.exists():
+            found = sizing.find(method, model, view, text)
+            sizing.settled(method, found).check(view)
+            write_atomic(file, json.dumps(found, indent=1) + "\n")
+
+    common.processes().led(write)
+    return json.loads(file.read_text())
 
 
 def _default_kinds(method: Search, model: nn.Module) -> Sequence[str]:

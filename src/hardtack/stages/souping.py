@@ -131,6 +131,7 @@ def soup(
             score=score,
             joined=len(members),
             ingredients=said,
+            passes=0,  # nothing is trained
             forward_texts=sum(tasting.asked.values()),
             flags=sorted(tasting.flags),
             model=str(run.folder / "model"),
@@ -253,6 +254,7 @@ def _greedy(ingredients: Sequence[Ingredient], tasting: _Tasting, run: Run, comm
         if joined:
             members, sums, best = [*members, one], tried, score
     tasting.score(members, sums, run)  # the last one tried may not have joined
+    run.tick("soup", 2 * len(ingredients) - 1, 2 * len(ingredients) - 1)
     return members, said, best
 
 

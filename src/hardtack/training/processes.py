@@ -192,10 +192,8 @@ class Processes:
             id: its name.
             facts: what `Run.open` takes.
         """
-        if self.count == 1:
-            return Run.open(folder, id, **facts)
         self.agree("the run", id)
-        run = self._led(lambda: Run.open(folder, id, **facts))
+        run = self.led(lambda: Run.open(folder, id, **facts))
         if run is None:
             if not (folder / "recipe.json").is_file():
                 raise InputError(
@@ -210,8 +208,10 @@ class Processes:
         if self.count > 1:
             self._exchange(PartialState().wait_for_everyone)
 
-    def _led(self, act: Callable[[], T]) -> T | None:
+    def led(self, act: Callable[[], T]) -> T | None:
         """Let the leader act while the others wait; when it is refused, so are they."""
+        if self.count == 1:
+            return act()
         value, failure = None, None
         if self.rank == 0:
             try:

@@ -14,6 +14,7 @@ HELPS = {
     "base": "where the ticket's base is now, when it has moved",
     "seed": "seed of the head of a ticket that was not retrained; it is not written",
     "merge_adapter": "merge a base that is a PEFT adapter into the base it names",
+    "private": "whether a repository that --push makes is private; one that is there stays as it is",
 }
 
 
@@ -39,6 +40,9 @@ def flags(parser: Parser, words: list[str]) -> None:
     group.add_argument(
         "--out", required=True, metavar="DIR", help="the model's folder: new or empty, never another one"
     )
+    group.add_argument(
+        "--push", metavar="ORG/NAME", help="upload the written folder to the hub, with the saved token"
+    )
     add(parser, parameters(stages.export, HELPS), title="export")
 
 
@@ -48,7 +52,9 @@ def run(args: argparse.Namespace, watch: Bars) -> dict[str, Any]:
 
     settings = typed(args, parameters(stages.export, HELPS), owner="export")
     with calm_libraries():
-        return stages.export(args.target, to=args.to, out=args.out, dry_run=args.dry_run, **settings)
+        return stages.export(
+            args.target, to=args.to, out=args.out, push_to=args.push, dry_run=args.dry_run, **settings
+        )
 
 
 def text(result: dict[str, Any]) -> str:

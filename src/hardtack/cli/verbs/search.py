@@ -62,7 +62,9 @@ def flags(parser: Parser, words: list[str]) -> None:
         action="append",
         type=notation(Sparsity.parse),
         metavar="S",
-        help="what a ticket removes: 0.3, head=0.2,neuron=0.4, 2:4, learned (may be repeated; default: 0.3)",
+        help="what a ticket removes: 0.3, head=0.2,neuron=0.4, 2:4, learned; or what share of a cost goes "
+        "with its heads and neurons: parameters=0.5, flops=0.5, latency=0.5 (on this machine) "
+        "(may be repeated; default: 0.3)",
     )
     if method in METHODS:
         add(parser, fields(METHODS[method]), title=f"{method}: {shared.first_line(METHODS[method])}")
