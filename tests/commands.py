@@ -97,11 +97,17 @@ def _studied(place: Path, out: Path) -> Words:
     return ["study", recipe, "--out", out]
 
 
+def _pruned(place: Path, out: Path) -> Words:
+    wanted = ("--calibration", "24", "--sparsity", "0.5", "--sparsity", "2:4", "--stream")
+    return ["search", "retention", place / "tiny", *_data(place, out), *wanted]
+
+
 COMMANDS: Mapping[str, Callable[[Path, Path], Words]] = MappingProxyType({
     "train": _trained,
     "search": _searched,
     "early_bird": _early,
     "iterative": _rewound,
+    "retention": _pruned,
     "retrain": _retrained,
     "evaluate": _evaluated,
     "study": _studied,

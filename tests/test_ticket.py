@@ -290,7 +290,7 @@ def test_saving_over_a_ticket_replaces_it_and_leaves_nothing_else(saved_ticket):
     assert os.listdir(saved_ticket.parent) == ["ticket"]
 
 
-@pytest.mark.parametrize("step", ["save_arrays", "os.replace 1", "os.replace 2"])
+@pytest.mark.parametrize("step", ["write_tensors", "os.replace 1", "os.replace 2"])
 def test_a_save_that_fails_leaves_the_old_ticket(saved_ticket, monkeypatch, step):
     old = Ticket.load(saved_ticket).masks
     replace, calls = os.replace, []
@@ -302,7 +302,7 @@ def test_a_save_that_fails_leaves_the_old_ticket(saved_ticket, monkeypatch, step
         calls.append(arguments)
         return fail() if step == f"os.replace {len(calls)}" else replace(*arguments)
 
-    if step == "save_arrays":
+    if step == "write_tensors":
         monkeypatch.setattr(ticket_module, step, fail)
     monkeypatch.setattr(ticket_module.os, "replace", replace_or_fail)
     with pytest.raises(OSError, match="No space left"):

@@ -66,6 +66,30 @@ def peak_memory_bytes() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
+def free_memory_bytes(device: str = "cpu") -> int | None:
+    """Return how much memory can still be taken on a device; None where the system does not say.
+
+    On a CPU that is what Linux calls available, or less where the process's control group has a limit (files
+    in its cache count as free there).
+    """
+    if torch.device(device).type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    try:
+        facts = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
+        free = 1024 * int(facts["MemAvailable"].split()[0])
+    except (OSError, KeyError, ValueError):
+        return None
+    try:
+        group = Path("/sys/fs/cgroup") / Path("/proc/self/cgroup").read_text().split("::/")[1].strip()
+        group = group if (group / "memory.max").is_file() else Path("/sys/fs/cgroup")
+        limit = int((group / "memory.max").read_text())  # "max" is no number: no limit
+        used = int((group / "memory.current").read_text())
+        stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        return min(free, limit - used + int(stat.get("inactive_file", 0)) + int(stat.get("active_file", 0)))
+    except (OSError, IndexError, ValueError):
+        return free
+
+
 def hardware(device: str = "cpu") -> dict[str, Any]:
     """Describe the machine that a measurement was made on."""
     facts = {"system": platform.system(), "processor": _processor(), "threads": torch.get_num_threads()}

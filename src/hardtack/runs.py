@@ -8,7 +8,7 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from hardtack.errors import InputError
-from hardtack.storage import append, load_tensors, save_tensors, write_atomic
+from hardtack.storage import Stored, append, load_tensors, save_tensors, stream_tensors, write_atomic
 
 Json = Any
 Watch = Callable[[str, int, int], None]
@@ -292,6 +292,26 @@ class Run:
         found = load_tensors(path) if path.exists() else None
         self.meet()
         return found
+
+    def stream(
+        self, name: str, names: Sequence[str], tensors: Iterable[tuple[str, Tensor]], **metadata: Json
+    ) -> Stored:
+        """Keep tensors of one type in scratch as they come; return them as they lie there."""
+        scratch = self.scratch
+        assert scratch is not None, "streaming needs a folder"
+        stream_tensors(scratch / f"{name}.safetensors", names, tensors, **metadata)
+        return self.stored(name, names)
+
+    def stored(self, name: str, names: Iterable[str]) -> Stored:
+        """Return what was kept under a name without reading it: those of its tensors that are named."""
+        assert self.folder is not None
+        path = self.folder / "scratch" / self.prefix / f"{name}.safetensors"
+        return Stored({each: (path, each) for each in names})
+
+    def drop(self, name: str) -> None:
+        """Remove what was kept under a name, if anything was."""
+        if (scratch := self.scratch) is not None:
+            (scratch / f"{name}.safetensors").unlink(missing_ok=True)
 
     def discard(self) -> None:
         """Remove this part's scratch."""

@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 import torch
 import xxhash
-from safetensors.numpy import save_file as save_arrays
 from torch import Tensor, nn
 
 from hardtack.errors import InputError
 from hardtack.prunable import Prunable, base_of
+from hardtack.storage import write_tensors
 from hardtack.ticketfile import FORMAT, Packed, read_arrays, read_record
 
 _multiply_ = torch._foreach_mul_  # pyright: ignore[reportPrivateImportUsage] - all tensors in one call
@@ -232,11 +232,11 @@ class Ticket:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         try:
-            packed = {name: np.packbits(mask.cpu().numpy()) for name, mask in self.masks.items()}
-            save_arrays(packed, temporary / "masks.safetensors")
-            if self.weights:
-                arrays = {n: w.detach().cpu().float().contiguous().numpy() for n, w in self.weights.items()}
-                save_arrays(arrays, temporary / "weights.safetensors")
+            masks, weights = temporary / "masks.safetensors", temporary / "weights.safetensors"
+            write_tensors(masks, self.masks, ((name, _bits(self.masks[name])) for name in sorted(self.masks)))
+            if self.weights:  # one at a time: they may lie on disk, being more than memory holds
+                floats = ((name, self.weights[name].float()) for name in sorted(self.weights))
+                write_tensors(weights, self.weights, floats)
             record = {
                 "format": FORMAT,
                 "base": dataclasses.asdict(self.base),
@@ -281,6 +281,10 @@ class Ticket:
         changed = folder / "weights.safetensors"
         weights = read_arrays(changed, None, "F32") if changed.exists() else {}
         return cls(base, Packed(packed, units), kinds, weights, origin, whole)
+
+
+def _bits(mask: Tensor) -> Tensor:
+    return torch.from_numpy(np.packbits(mask.cpu().numpy()))
 
 
 def _room(weights: Sequence[Tensor]) -> list[Tensor]:

@@ -31,10 +31,14 @@ def everything(place: Path, out: Path, precision: str, batch_size: int) -> list[
     results = [train(tiny, out=out / "dense", **fit)]
     for name, method in METHODS.items():
         wanted = (Sparsity(fraction=0.3),)
-        found = search(
-            method(sparsities=wanted, **MORE.get(name, {})), tiny, task=task, out=out / name,
-            start=results[0]["model"], objective=FreeLB(steps=2), common=common,
-        )  # fmt: skip
+        start = results[0]["model"]
+        if method.needs == "inputs":  # some of them change weights, so that their tickets fit no other base
+            found = search(method(sparsities=wanted), start, task=task, out=out / name, common=common)
+        else:
+            found = search(
+                method(sparsities=wanted, **MORE.get(name, {})), tiny, task=task, out=out / name,
+                start=start, objective=FreeLB(steps=2), common=common,
+            )  # fmt: skip
         results += [found, retrain(found["tickets"][0], out=out / f"{name}-retrained", **fit)]
     return results
 

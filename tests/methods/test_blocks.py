@@ -10,8 +10,11 @@ from tests.zoo import IMAGES, ZOO
 
 from hardtack.errors import InputError
 from hardtack.methods.blocks import Blocks
+from hardtack.methods.parts import Sample
+from hardtack.methods.states import record_
 from hardtack.modes import evaluation_mode
 from hardtack.prunable import Prunable, base_of
+from hardtack.runs import Run
 from hardtack.tasks.task import Batch
 
 BLOCKED = [
@@ -24,7 +27,9 @@ BLOCKED = [
 def walk(toy: str, examples: int = 10, size: int = 4) -> tuple[torch.nn.Module, Blocks, list[Batch]]:
     model = ZOO[toy]()
     batches = list(toy_batches(model, examples=examples, size=size).in_order())
-    return model, Blocks.of(model, batches), batches
+    blocks = Blocks.of(model, [Sample(batch) for batch in batches])
+    record_(blocks, Run.nowhere())
+    return model, blocks, batches
 
 
 @torch.no_grad()

@@ -23,6 +23,7 @@ from hardtack.runs import Run, generator
 from hardtack.select import Sparsity
 from hardtack.tasks.task import Batches, Table
 from hardtack.ticket import Base, Ticket
+from hardtack.training.adversarial import Clean
 
 ALL = (Wanda, Obs, Retention)
 HALF = Sparsity.parse("0.5")
@@ -34,7 +35,7 @@ def prune(
     model = ZOO[toy]()
     data = Data(batches or toy_batches(model, examples=40), None)  # type: ignore[arg-type]
     view = Prunable.of(model, **asked)
-    return list(method.search(model, Base.of(model), view, data, None, run or Run.nowhere()))
+    return list(method.search(model, Base.of(model), view, data, Clean(), run or Run.nowhere()))
 
 
 def only(tickets: list[Ticket]) -> Ticket:
@@ -89,7 +90,7 @@ def test_the_recorded_distance_is_that_of_the_blocks_outputs():
     with torch.no_grad():
         a, b = (each(**batch.inputs, output_hidden_states=True).hidden_states[-1] for each in (model, pruned))
     cosine = torch.nn.functional.cosine_similarity
-    found = ticket.origin["distance"]["encoder.layer.1"]
+    found = {name: apart[1] for name, apart in ticket.origin["distance"]["clean"].items()}
     assert found["first"] == pytest.approx(float((1 - cosine(a[:, 0], b[:, 0])).mean()), abs=1e-5)
     means = []
     for x, y, length in zip(a, b, batch.inputs["attention_mask"].sum(1), strict=True):
@@ -269,7 +270,7 @@ def test_another_start_than_the_base_is_refused(method):
     model = ZOO["bert"]()
     other = Base.of(ZOO["bert"](seed=1))
     search = method().search(
-        model, other, Prunable.of(model), Data(toy_batches(model), None), None, Run.nowhere()
+        model, other, Prunable.of(model), Data(toy_batches(model), None), Clean(), Run.nowhere()
     )
     before = facts_of(model)
     with pytest.raises(
@@ -282,7 +283,7 @@ def test_another_start_than_the_base_is_refused(method):
 def test_a_pure_mask_may_rewind_to_another_base():
     model, other = ZOO["bert"](), ZOO["bert"](seed=1)
     data = Data(toy_batches(model), None)
-    (ticket,) = Wanda().search(model, Base.of(other), Prunable.of(model), data, None, Run.nowhere())
+    (ticket,) = Wanda().search(model, Base.of(other), Prunable.of(model), data, Clean(), Run.nowhere())
     ticket.apply_(other)
 
 
@@ -316,7 +317,7 @@ def test_broken_inputs_are_refused_in_one_line():
     with pytest.raises(
         InputError, match=r"inputs of encoder\.layer\.1\.intermediate\.dense\.weight hold NaN"
     ):
-        next(Obs().search(model, Base.of(model), Prunable.of(model), data, None, Run.nowhere()))
+        next(Obs().search(model, Base.of(model), Prunable.of(model), data, Clean(), Run.nowhere()))
 
 
 def test_banks_that_do_not_divide_are_refused_before_anything_is_read():
@@ -369,3 +370,23 @@ def test_methods_say_their_settings_once():
     names = {field.name for field in dataclasses.fields(Obs)}
     assert names < {field.name for field in dataclasses.fields(Retention)}
     assert {"calibration", "scope"} < {field.name for field in dataclasses.fields(Wanda)}
+
+
+@pytest.mark.parametrize("method", [Obs, Retention])
+def test_a_ticket_s_rows_are_the_least_squares_optimum_on_their_masks(method):
+    """Check 1, on a model: of the first block's inputs, which are alike in both models, solved directly."""
+    model = ZOO["bert"]()
+    batches = toy_batches(model, examples=40)
+    ticket = only(prune(method(sparsities=(HALF,), refit=300), batches=batches))
+    name = "encoder.layer.0.attention.self.value.weight"
+    W = base_of(model).get_parameter(name).detach().double()
+    H = torch.zeros(24, 24, dtype=torch.float64)
+    for batch in batches.in_order():
+        x = model.bert.embeddings(batch.inputs["input_ids"])[batch.inputs["attention_mask"].bool()].detach()
+        H += (x.T @ x).double()
+    H += 1e-4 * H.diagonal().mean() * torch.eye(24)
+    mask = ticket.masks[name].view(W.shape)
+    for row, kept, found in zip(W, mask, ticket.weights[name].double(), strict=True):
+        direct = torch.zeros(24, dtype=torch.float64)
+        direct[kept] = torch.linalg.solve(H[kept][:, kept], (H @ row)[kept])
+        assert torch.allclose(found, direct, rtol=1e-4, atol=1e-4)

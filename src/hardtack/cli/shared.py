@@ -47,7 +47,7 @@ def common(args: argparse.Namespace) -> Any:
     return Common(**typed(args, fields(Common), owner="hardtack"))
 
 
-def add_objective(parser: Parser, *, default: str = "clean") -> None:
+def add_objective(parser: Parser, *, default: str = "clean", what: str = "what training minimises") -> None:
     """Add --objective and, as --OBJECTIVE.FIELD, the fields of every objective."""
     from hardtack.training.adversarial import OBJECTIVES
 
@@ -56,7 +56,7 @@ def add_objective(parser: Parser, *, default: str = "clean") -> None:
         type=one_of("objective", OBJECTIVES),
         metavar="{" + ",".join(OBJECTIVES) + "}",
         default=argparse.SUPPRESS,
-        help=f"what training minimises; its settings are the --OBJECTIVE.FIELD flags (default: {default})",
+        help=f"{what}; its settings are the --OBJECTIVE.FIELD flags (default: {default})",
     )
     for name, cls in OBJECTIVES.items():
         if fields(cls):

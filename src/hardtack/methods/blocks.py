@@ -4,15 +4,15 @@ Two hidden states are carried for each batch: the dense model's and that of the 
 is called with what the whole model calls it with (its masks and positions, recorded once), so any family that
 lists its blocks works, and every batch keeps its own attention mask (K2). Padding enters no sum (K3), and of
 all blocks only the running states are kept (K9). The model itself is never written: pruned weights are handed
-to a block for the time of a call.
+to a block for the time of a call. Of a streamed model a block has weights only while it is `present`.
 """
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,59 +20,13 @@ from torch.func import functional_call
 from transformers.cache_utils import Cache
 
 from hardtack.errors import InputError
+from hardtack.methods.parts import Group, Matrix, Sample, Stage, refuse_empty
+from hardtack.perturb import added_to_embeddings
 from hardtack.prunable import Prunable, base_of, blocks_of
 from hardtack.tasks.task import Batch
 
 Weights = Mapping[str, Tensor]
 """Parameter within a stage -> what stands in for it."""
-
-
-class Matrix(NamedTuple):
-    """A linear map of a stage.
-
-    Attributes:
-        name: its weight, relative to the base model; of a task head, relative to the model.
-        module: its module within the stage.
-        transposed: True where the weight is stored [in, out].
-        pruned: False for one behind the blocks that is only re-fitted: a classifier, a pooler kept whole.
-    """
-
-    name: str
-    module: str
-    transposed: bool
-    pruned: bool
-
-    def weight(self, stored: Tensor) -> Tensor:
-        """Return a stored weight as float64 [out, in]."""
-        return (stored.T if self.transposed else stored).detach().double()
-
-    def stored(self, weight: Tensor, like: Tensor) -> Tensor:
-        """Return a weight [out, in] as it is stored."""
-        return (weight.T if self.transposed else weight).to(like.dtype).contiguous()
-
-
-class Group(NamedTuple):
-    """Matrices that read the same inputs, and how often a pass of their stage calls them."""
-
-    matrices: tuple[Matrix, ...]
-    calls: int
-
-
-class Stage(NamedTuple):
-    """A block, or what follows the last one: its matrices, grouped in the order in which they are called.
-
-    `block` is its number; None for what follows.
-    """
-
-    name: str
-    root: nn.Module
-    block: int | None
-    groups: tuple[Group, ...]
-
-    def matrices(self) -> Iterator[Matrix]:
-        """Yield every matrix."""
-        for group in self.groups:
-            yield from group.matrices
 
 
 class _Enough(Exception):
@@ -81,42 +35,109 @@ class _Enough(Exception):
 
 @dataclass
 class Blocks:
-    """A model's blocks, and what each of them is called with for each batch of calibration data."""
+    """A model's blocks, and what each of them is called with for each batch of calibration data.
+
+    Attributes:
+        model: the model, in evaluation mode.
+        names: of its blocks, relative to its base.
+        samples: the calibration data, those that enter the sums first.
+        weights: where a streamed model's weights are, by their names in it; None for one in memory.
+        first: the first batch's state before the first block.
+        start: all batches' states there, once `record` has run for all.
+    """
 
     model: nn.Module
     names: list[str]
-    batches: Sequence[Batch]
-    tokens: list[Tensor]
-    calls: list[list[tuple[tuple[Any, ...], dict[str, Any]]]]
-    start: list[Tensor]
+    samples: Sequence[Sample]
+    weights: Mapping[str, Tensor] | None
+    first: Tensor
+    start: Sequence[Tensor]
+    tokens: dict[int, Tensor]
+    calls: list[dict[int, tuple[tuple[Any, ...], dict[str, Any]]]]
     like: list[Callable[[Tensor], Any]]
 
     @classmethod
     @torch.no_grad()
-    def of(cls, model: nn.Module, batches: Sequence[Batch]) -> "Blocks":
-        """Find the blocks of a model and record what they are called with; the model is in evaluation mode.
+    def of(
+        cls, model: nn.Module, samples: Sequence[Sample], weights: Mapping[str, Tensor] | None = None
+    ) -> "Blocks":
+        """Find the blocks of a model and record what they are called with for the first batch.
 
         Raises:
             InputError: when the family lists no blocks, or they are not simply run one after the other.
         """
         names = blocks_of(model)
-        blocks = [base_of(model).get_submodule(name) for name in names]
-        device = next(model.parameters()).device
-        batches = [
-            batch._replace(inputs={key: value.to(device) for key, value in batch.inputs.items()})
-            for batch in batches
+        device = next(p.device for p in model.parameters() if not p.is_meta)
+        samples = [
+            sample._replace(batch=sample.batch._replace(inputs={k: v.to(device) for k, v in inputs.items()}))
+            for sample in sorted(samples, key=lambda sample: not sample.counts)
+            for inputs in [sample.batch.inputs]
         ]
-        like = _shapes_of_outputs(model, blocks, batches[0])
-        found = cls(model, names, batches, [], [[] for _ in blocks], [], like)
-        for batch in batches:
-            with found._standing_in(found._record):
-                model(**batch.inputs)
-            shape = found.start[-1].shape[:2]
-            mask = batch.inputs.get("attention_mask", torch.ones(shape, device=device)).bool()
-            if mask.shape != shape:
-                raise InputError(f"{type(model).__name__} runs its blocks over {tuple(shape)}, not on tokens")
-            found.tokens.append(mask)
+        refuse_empty(samples)
+        found = cls(
+            model, names, samples, weights, torch.zeros((), device=device), [], {}, [{} for _ in names], []
+        )
+        found.like = found._outputs_of_blocks(samples[0].batch)
+        found.first = found.record(0)
         return found
+
+    @property
+    def summed(self) -> range:
+        """Return the numbers of the batches that enter the sums."""
+        return range(sum(sample.counts for sample in self.samples))
+
+    @torch.no_grad()
+    def record(self, batch: int) -> Tensor:
+        """Record what each block is called with for a batch; return its state before the first block."""
+        sample, entered = self.samples[batch], []
+
+        def note(hidden: Tensor, block: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+            if block == 0:
+                entered.append(hidden)
+            self.calls[block][batch] = (args, kwargs)
+            return hidden
+
+        delta = sample.delta(sample.batch) if sample.delta else None
+        moved = nullcontext() if delta is None else added_to_embeddings(self.model, delta)
+        with self._standing_in(note), moved:
+            self.model(**sample.batch.inputs)
+        state = entered[-1]
+        mask = sample.batch.inputs.get("attention_mask", torch.ones(state.shape[:2], device=state.device))
+        if mask.shape != state.shape[:2]:
+            raise InputError(
+                f"{type(self.model).__name__} runs its blocks over {tuple(state.shape[:2])}, not on tokens"
+            )
+        self.tokens[batch] = mask.bool()
+        return state
+
+    @contextmanager
+    def present(self, block: int | None) -> Iterator[None]:
+        """Lend a streamed model's block its weights for a while; one in memory has them anyway."""
+        if self.weights is None or block is None:
+            yield
+            return
+        root, device = base_of(self.model).get_submodule(self.names[block]), self.first.device
+        own: list[tuple[dict[str, Any], str, Any]] = []
+        try:
+            for name in root.state_dict():
+                path, _, leaf = name.rpartition(".")
+                module = root.get_submodule(path)
+                value = self.weights[f"{self._prefix}{self.names[block]}.{name}"].to(device)
+                table: dict[str, Any] = module._parameters if leaf in module._parameters else module._buffers
+                own.append((table, leaf, table[leaf]))
+                table[leaf] = (
+                    nn.Parameter(value, requires_grad=False) if table is module._parameters else value
+                )
+            yield
+        finally:
+            for table, leaf, value in own:
+                table[leaf] = value
+
+    @property
+    def _prefix(self) -> str:
+        base = base_of(self.model)
+        named = self.model.named_modules()
+        return next((f"{name}." for name, module in named if module is base and name), "")
 
     def stages(self, view: Prunable) -> Iterator[Stage]:
         """Yield each block, then what follows them, with those of its matrices that the view may prune.
@@ -124,10 +145,7 @@ class Blocks:
         Raises:
             InputError: at the end, when a matrix of the view was not reached.
         """
-        base = base_of(self.model)
-        prefix = next(
-            (f"{name}." for name, module in self.model.named_modules() if module is base and name), ""
-        )
+        base, prefix = base_of(self.model), self._prefix
         wanted = {site.name: site.exit.dim == 0 for site in view.sites}
         left = set(wanted)
         for index, name in enumerate(self.names):
@@ -140,7 +158,9 @@ class Blocks:
                 if site.startswith(f"{name}.")
             }
             left -= {matrix.name for matrix in inside.values()}
-            yield Stage(name, root, index, self._grouped(root, index, inside))
+            with self.present(index):
+                groups = self._grouped(root, index, inside)
+            yield Stage(name, root, index, groups)
         after: dict[str, Matrix] = {}
         blocks = tuple(f"{prefix}{name}." for name in self.names)
         vocabulary = getattr(self.model, "get_output_embeddings", lambda: None)()  # of a language model
@@ -168,7 +188,7 @@ class Blocks:
         replaced = dict(weights)
         if stage.block is None:
             with self._standing_in(partial(self._resume, hidden)):
-                return functional_call(self.model, replaced, (), self.batches[batch].inputs).logits
+                return functional_call(self.model, replaced, (), self.samples[batch].batch.inputs).logits
         args, kwargs = self.calls[stage.block][batch]
         out = functional_call(stage.root, replaced, (hidden, *args), kwargs)
         return _hidden(out)
@@ -230,26 +250,20 @@ class Blocks:
 
         def passed(hidden: Tensor, block: int, rest: Any, kwargs: Any) -> Tensor:
             behind[0] = behind[0] or block == len(self.names) - 1
-            return self.start[0]
+            return self.first
 
         modules = [root.get_submodule(name) for name in names]
         with torch.no_grad(), _hooked(modules, lambda n, m: m.register_forward_pre_hook(partial(note, n))):
             if index is None:
                 with self._standing_in(passed):
-                    self.model(**self.batches[0].inputs)
+                    self.model(**self.samples[0].batch.inputs)
             else:
                 args, kwargs = self.calls[index][0]
-                root(self.start[0], *args, **kwargs)
+                root(self.first, *args, **kwargs)
         groups: dict[tuple[int, ...], list[str]] = {}
         for name, inputs in seen.items():
             groups.setdefault(tuple(map(id, inputs)), []).append(name)
         return tuple(Group(tuple(wanted[name] for name in same), len(ids)) for ids, same in groups.items())
-
-    def _record(self, hidden: Tensor, block: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
-        if block == 0:
-            self.start.append(hidden)
-        self.calls[block].append((args, kwargs))
-        return hidden
 
     def _resume(self, state: Tensor, hidden: Tensor, block: int, args: Any, kwargs: Any) -> Tensor:
         return state
@@ -272,6 +286,45 @@ class Blocks:
         finally:
             for block in blocks:
                 block.__dict__.pop("forward", None)
+
+    def _outputs_of_blocks(self, batch: Batch) -> list[Callable[[Tensor], Any]]:
+        """Run the whole model once; return how each block wraps its output, and see that they are a chain."""
+        blocks = [base_of(self.model).get_submodule(name) for name in self.names]
+        order: list[int] = []
+        like: list[Callable[[Tensor], Any]] = []
+        last: list[Tensor] = []
+        broken: list[int] = []
+
+        def enter(number: int, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            order.append(number)
+            hidden = args[0] if args else kwargs["hidden_states"]
+            if last and not torch.equal(hidden, last.pop()):
+                broken.append(number)
+            lent.enter_context(self.present(number))
+
+        def leave(module: nn.Module, args: Any, out: Any) -> None:
+            lent.close()
+            like.append(_as_output(out))
+            last[:] = [_hidden(out)]
+
+        with (
+            ExitStack() as lent,
+            _hooked(blocks, lambda n, m: m.register_forward_pre_hook(partial(enter, n), with_kwargs=True)),
+            _hooked(blocks, lambda n, m: m.register_forward_hook(leave)),
+        ):
+            self.model(**batch.inputs)
+        what = type(base_of(self.model)).__name__
+        if order != list(range(len(blocks))):
+            raise InputError(
+                f"{what} runs its {len(blocks)} block(s) {len(order)} times; blocks that layers share cannot "
+                "be pruned one after the other"
+            )
+        if broken:
+            raise InputError(
+                f"{what} changes states between blocks {broken[0] - 1} and {broken[0]}, so they cannot be "
+                "run apart"
+            )
+        return like
 
 
 @contextmanager
@@ -299,35 +352,3 @@ def _as_output(out: Any) -> Callable[[Tensor], Any]:
         return lambda hidden: hidden
     rest = tuple(None for _ in out[1:])
     return lambda hidden: (hidden, *rest)
-
-
-def _shapes_of_outputs(
-    model: nn.Module, blocks: Sequence[nn.Module], batch: Batch
-) -> list[Callable[[Tensor], Any]]:
-    """Run the whole model once; return how each block wraps its output, and see that they form a chain."""
-    entered: list[tuple[int, Tensor]] = []
-    left: list[Any] = []
-
-    def enter(number: int, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        entered.append((number, args[0] if args else kwargs["hidden_states"]))
-
-    def leave(module: nn.Module, args: Any, out: Any) -> None:
-        left.append(out)
-
-    with (
-        _hooked(blocks, lambda n, m: m.register_forward_pre_hook(partial(enter, n), with_kwargs=True)),
-        _hooked(blocks, lambda n, m: m.register_forward_hook(leave)),
-    ):
-        model(**batch.inputs)
-    what = type(base_of(model)).__name__
-    if [number for number, _ in entered] != list(range(len(blocks))):
-        raise InputError(
-            f"{what} runs its {len(blocks)} block(s) {len(entered)} times; blocks that layers share cannot "
-            "be pruned one after the other"
-        )
-    for number in range(1, len(blocks)):
-        if not torch.equal(entered[number][1], _hidden(left[number - 1])):
-            raise InputError(
-                f"{what} changes states between blocks {number - 1} and {number}, so they cannot be run apart"
-            )
-    return [_as_output(out) for out in left]

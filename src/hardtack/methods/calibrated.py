@@ -2,18 +2,50 @@
 
 import math
 from dataclasses import field
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from hardtack.errors import InputError
+from hardtack.methods.search import Search
+from hardtack.methods.sums import Rule
 from hardtack.select import SCOPES
 
 SOLVERS = ("blocked", "exact")
+
+
+@runtime_checkable
+class Calibrated(Search, Protocol):
+    """A method of this kind; its rule says what it does with a matrix."""
+
+    @property
+    def calibration(self) -> int:
+        """How many examples are read."""
+        ...
+
+    @property
+    def attacked(self) -> float:
+        """What share of them are attacked sentences."""
+        ...
+
+    @property
+    def scope(self) -> str:
+        """What a sparsity is a share of: "row", "site" or "global"."""
+        ...
+
+    def rule(self) -> Rule:
+        """Return how it prunes."""
+        ...
 
 
 def calibration_field() -> Any:
     """Return the field that says how much data is read."""
     words = "training examples that are read, stratified by label; fewer if there are not so many"
     return field(default=256, metadata={"help": words})
+
+
+def attacked_field() -> Any:
+    """Return the field that says how much of the data are attacked sentences."""
+    words = "share of them that are attacked sentences (--attacked-from), fewer if there are not so many"
+    return field(default=0.0, metadata={"help": words})
 
 
 def scope_field() -> Any:
@@ -41,11 +73,19 @@ def refit_field() -> Any:
 
 
 def check_settings(
-    *, calibration: int, scope: str, ridge: float = 1e-4, solver: str = "blocked", refit: int = 0
+    *,
+    calibration: int,
+    attacked: float,
+    scope: str,
+    ridge: float = 1e-4,
+    solver: str = "blocked",
+    refit: int = 0,
 ) -> None:
     """Refuse settings that no layer can be pruned with."""
     if calibration < 1:
         raise InputError(f"calibration {calibration} is not allowed; allowed: 1 or more examples")
+    if not 0 <= attacked <= 1:
+        raise InputError(f"attacked {attacked} is not allowed; allowed: a share from 0 to 1")
     if scope not in SCOPES:
         raise InputError(f"scope {scope!r} does not exist; allowed: {', '.join(SCOPES)}")
     if not 0 <= ridge < math.inf:

@@ -4,40 +4,30 @@ Each block is pruned on calibration data, then both hidden states move through i
 inputs it reads and what becomes of one matrix.
 """
 
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from hardtack.errors import InputError
-from hardtack.methods.blocks import Blocks, Matrix, Stage
-from hardtack.methods.search import Data, Search, check_kinds, record
+from hardtack.methods.blocks import Blocks
+from hardtack.methods.calibrated import Calibrated
+from hardtack.methods.calibration import described, samples
+from hardtack.methods.parts import Group, Matrix, Stage
+from hardtack.methods.search import Data, check_kinds, record
+from hardtack.methods.sizes import check_room
 from hardtack.methods.solve import Budget
-from hardtack.methods.sums import Rule, Sums, advance, gather, targets
+from hardtack.methods.states import States, give_back, record_
+from hardtack.methods.sums import Lost, Rule, Sums, advance, gather, target_name, targets
 from hardtack.modes import evaluation_mode
 from hardtack.prunable import Prunable
 from hardtack.runs import Run
 from hardtack.select import Sparsity, check_drawable, draw, round_half_up
+from hardtack.storage import Stored
 from hardtack.ticket import Base, Ticket, fingerprint
-
-
-class Calibrated(Search, Protocol):
-    """A method of this kind; its rule says what it does with a matrix."""
-
-    @property
-    def calibration(self) -> int:
-        """How many training examples are read."""
-        ...
-
-    @property
-    def scope(self) -> str:
-        """What a sparsity is a share of: "row", "site" or "global"."""
-        ...
-
-    def rule(self) -> Rule:
-        """Return how it prunes."""
-        ...
+from hardtack.training.adversarial import Objective
 
 
 def check(method: Calibrated, view: Prunable) -> None:
@@ -47,114 +37,159 @@ def check(method: Calibrated, view: Prunable) -> None:
 
 
 def tickets(
-    method: Calibrated, start: nn.Module, base: Base, view: Prunable, data: Data, run: Run
+    method: Calibrated,
+    start: nn.Module,
+    base: Base,
+    view: Prunable,
+    data: Data,
+    objective: Objective,
+    run: Run,
 ) -> Iterator[Ticket]:
     """Prune once for each wanted sparsity and yield its ticket; a killed run goes on at its block."""
     check(method, view)
     rule = method.rule()
-    if rule.compensates and fingerprint(start, base.fresh) != base.fingerprint:
+    if data.weights is not None and method.scope == "global":
+        raise InputError(
+            "scope global compares the weights of the whole model, which is not in memory (stream); allowed: "
+            "row, site"
+        )
+    if rule.compensates and data.weights is None and fingerprint(start, base.fresh) != base.fingerprint:
         raise InputError(
             f"{method.name} changes the weights of the model that it reads, so its tickets fit no other "
             "base; allowed: the fine-tuned model itself as the base, without another start"
         )
-    rows = data.train.drawn(method.calibration, run.key("calibration"))
-    if len(rows) == 0:
-        raise InputError(f"{method.name} found no calibration examples; at least 1 is needed")
-    batches = list(data.train.in_order(only=rows))
     with evaluation_mode(start):
-        blocks = Blocks.of(start, batches)
+        blocks = Blocks.of(start, samples(method, start, data, objective, run), data.weights)
         stages = list(blocks.stages(view))
+        check_room(method, blocks, stages, view, run)
+        record_(blocks, run)
     for sparsity in method.sparsities:
         part = run.part(str(sparsity))
-        if part.kept("handed-over") is not None:
+        if run.kept(f"handed-over-{sparsity}") is not None:
             continue
         with evaluation_mode(start):
-            pruned = _pruned(method, blocks, stages, view, sparsity, part)
+            found = _pruned(method, blocks, stages, view, sparsity, part)
         facts: dict[str, Any] = {
-            "calibration": {"examples": len(rows), "tokens": sum(int(mask.sum()) for mask in blocks.tokens)},
-            "reconstruction_error": pruned.errors,
-            "distance": pruned.distances,
+            "calibration": described(blocks),
+            "reconstruction_error": found.errors,
+            "distance": found.distances,
         }
-        if pruned.short:
+        if found.short:
             facts["note"] = (
-                f"calibration rows are fewer than the inputs of {', '.join(pruned.short)}: there the ridge "
+                f"calibration rows are fewer than the inputs of {', '.join(found.short)}: there the ridge "
                 f"of {rule.ridge} decides where the data do not"
             )
         origin = record(method, run, sparsity, **facts)
-        masks = {site.name: pruned.masks[site.name] for site in view.sites}
-        weights = pruned.weights if rule.compensates else {}
+        masks = _in_order(found.masks, [site.name for site in view.sites])
+        weights = found.weights if rule.compensates else {}
         yield Ticket(base, masks, view.granularity, weights, origin, view.keep_whole)
+        run.keep(f"handed-over-{sparsity}", {"done": torch.ones(1)})
         part.discard()
-        part.keep("handed-over", {"done": torch.ones(1)})
 
 
-class _Pruned(NamedTuple):
-    """What pruning has come to so far: masks, weights as they are stored, and what it cost."""
+@dataclass
+class _Pruned:
+    """What pruning has come to so far: masks, weights as they are stored, and what it cost.
 
-    masks: dict[str, Tensor]
-    weights: dict[str, Tensor]
-    errors: dict[str, float]
-    distances: dict[str, dict[str, float]]
-    short: list[str]
+    Of a streamed model the tensors lie in the run's scratch, a file for each block.
+    """
+
+    masks: dict[str, Tensor] | Stored = field(default_factory=dict)
+    weights: dict[str, Tensor] | Stored = field(default_factory=dict)
+    errors: dict[str, float] = field(default_factory=dict)
+    distances: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+    short: list[str] = field(default_factory=list)
+    blocks: int = 0
+
+    def keep_(
+        self, run: Run, weights: Mapping[str, Tensor], masks: Mapping[str, Tensor], lost: Lost
+    ) -> dict[str, Any]:
+        """Keep what one more stage came to, in scratch and here; return what it cost."""
+        tensors = {f"weight {name}": weight for name, weight in weights.items()}
+        tensors |= {f"mask {name}": mask for name, mask in masks.items()}
+        facts = {"errors": lost.errors(), "distances": lost.distances(), "short": self.short}
+        run.keep(f"block-{self.blocks}", tensors, **facts)
+        self.extend_(run, tensors, facts)
+        return facts
+
+    def extend_(self, run: Run, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+        """Add a stage as it was kept."""
+        stored = run.stored(f"block-{self.blocks}", tensors).places if run.folder else {}
+        for what, all_ in (("mask ", self.masks), ("weight ", self.weights)):
+            names = [name for name in tensors if name.startswith(what)]
+            if isinstance(all_, Stored):
+                all_.places.update({name.removeprefix(what): stored[name] for name in names})
+            else:
+                all_.update({name.removeprefix(what): tensors[name] for name in names})
+        self.errors.update(facts["errors"])
+        for kind, apart in facts["distances"].items():
+            for name, value in apart.items():
+                self.distances.setdefault(kind, {}).setdefault(name, []).append(value)
+        self.short[:] = facts["short"]
+        self.blocks += 1
+
+
+def _in_order(masks: dict[str, Tensor] | Stored, names: Sequence[str]) -> Mapping[str, Tensor]:
+    if isinstance(masks, Stored):
+        return Stored({name: masks.places[name] for name in names})
+    return {name: masks[name] for name in names}
+
+
+def _log(run: Run, stage: Stage, facts: Mapping[str, Any]) -> None:
+    errors = facts["errors"].values()
+    middle = sum(errors) / len(errors) if errors else 0.0
+    apart = {
+        f"{kind}_{name}": value for kind, two in facts["distances"].items() for name, value in two.items()
+    }
+    run.log(block=stage.name, reconstruction_error=round(middle, 8), **apart)
 
 
 @torch.no_grad()
 def _pruned(
     method: Calibrated, blocks: Blocks, stages: Sequence[Stage], view: Prunable, sparsity: Sparsity, run: Run
 ) -> _Pruned:
-    rule, dense, sparse = method.rule(), list(blocks.start), list(blocks.start)
-    found = _Pruned({}, {}, {}, {}, [])
-    first = 0
-    if (kept := run.kept("states")) is not None:
+    rule, streamed = method.rule(), blocks.weights is not None
+    found = _Pruned(Stored({}), Stored({})) if streamed else _Pruned()
+    last: dict[str, Any] = {}
+    while (kept := run.kept(f"block-{found.blocks}")) is not None:
         tensors, facts = kept
-        first, device = facts["done"], blocks.start[0].device
-        dense = [tensors[f"dense {number}"].to(device) for number in range(len(dense))]
-        sparse = [tensors[f"sparse {number}"].to(device) for number in range(len(sparse))]
-        for number in range(first):
-            _restore_(found, run, number)
+        found.extend_(run, tensors, facts)
         run.clock.catch_up(facts["seconds"])
-        run.log(event="resumed", block=first)
+        last = facts
+    if found.blocks:
+        stage = stages[found.blocks - 1]
+        if not run.logged(block=stage.name, part=run.prefix):  # killed just after the block was kept
+            _log(run, stage, last)
+        run.log(event="resumed", block=found.blocks)
+    states = None
+    if found.blocks < len(stages):
+        states = States.begun(blocks, run, found.blocks)
     budgets = _budgets(method, blocks, stages, view, sparsity, run)
-    for number, stage in enumerate(stages[first:], first):
-        weights, masks = _stage(rule, blocks, stage, budgets, dense, sparse, found.short)
-        dense, sparse, errors, distance = advance(blocks, stage, weights, dense, sparse)
-        new = {
-            matrix.name: weights[f"{matrix.module}.weight"].cpu()
-            for matrix in stage.matrices()
-            if f"{matrix.module}.weight" in weights
-        }
-        gone = {name: mask.cpu() for name, mask in masks.items()}
-        tensors = {
-            **{f"weight {name}": weight for name, weight in new.items()},
-            **{f"mask {name}": mask for name, mask in gone.items()},
-        }
-        distances = {stage.name: distance} if distance else {}
-        run.keep(f"block-{number}", tensors, errors=errors, distances=distances, short=found.short)
-        states = {f"dense {batch}": state for batch, state in enumerate(dense)}
-        states |= {f"sparse {batch}": state for batch, state in enumerate(sparse)}
-        run.keep("states", states, done=number + 1)
-        _extend_(found, new, gone, errors, distances)
-        middle = sum(errors.values()) / len(errors) if errors else 0.0
-        run.log(block=stage.name, reconstruction_error=round(middle, 8), **distance)
+    for number, stage in enumerate(stages):
+        if number < found.blocks or states is None:
+            continue
+        lost = Lost()
+        with blocks.present(stage.block):
+            weights, masks = _stage(
+                rule, blocks, stage, budgets, states.dense, states.sparse, found.short, run
+            )
+            if streamed:
+                give_back()
+            pairs = advance(blocks, stage, weights, states.dense, states.sparse, lost)
+            if stage.block is None:  # nothing comes after it; a language model's logits are large
+                for _ in pairs if stage.groups else ():
+                    pass
+            else:
+                states.advance_(blocks, run, pairs)
+            changed = {
+                matrix.name: weights[f"{matrix.module}.weight"].cpu()
+                for matrix in stage.matrices()
+                if f"{matrix.module}.weight" in weights
+            }
+        _log(run, stage, found.keep_(run, changed, {name: mask.cpu() for name, mask in masks.items()}, lost))
+        states.settle_(run)
         run.tick(f"{method.name} {sparsity}", number + 1, len(stages))
     return found
-
-
-def _restore_(found: _Pruned, run: Run, number: int) -> None:
-    kept = run.kept(f"block-{number}")
-    assert kept is not None, number
-    tensors, facts = kept
-    weights = {name.removeprefix("weight "): t for name, t in tensors.items() if name.startswith("weight ")}
-    masks = {name.removeprefix("mask "): t for name, t in tensors.items() if name.startswith("mask ")}
-    found.short[:] = facts["short"]
-    _extend_(found, weights, masks, facts["errors"], facts["distances"])
-
-
-def _extend_(found: _Pruned, weights: Any, masks: Any, errors: Any, distances: Any) -> None:
-    found.weights.update(weights)
-    found.masks.update(masks)
-    found.errors.update(errors)
-    found.distances.update(distances)
 
 
 def _budgets(
@@ -205,24 +240,38 @@ def _stage(
     dense: Sequence[Tensor],
     sparse: Sequence[Tensor],
     short: list[str],
+    run: Run,
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Prune the matrices of a stage; return its changed parameters, by their names there, and the masks."""
     weights: dict[str, Tensor] = {}
     masks: dict[str, Tensor] = {}
     groups = [g for g in stage.groups if rule.adapts or any(matrix.pruned for matrix in g.matrices)]
     banks = any(budget.banks for budget in budgets.values())
-    goals = targets(blocks, stage, groups, dense) if rule.adapts else []
-    for numbers in [range(len(groups))] if rule.each == "block" else [[n] for n in range(len(groups))]:
-        together = [groups[number] for number in numbers]
-        wanted = [[batch[number] for number in numbers] for batch in goals]
+    wanted = _wanted(blocks, stage, groups, dense, run) if rule.adapts else None
+    for together in [groups] if rule.each == "block" else [[group] for group in groups]:
         states, pruned = (dense, {}) if rule.path == "dense" else (sparse, weights)
         gathered = gather(rule, blocks, stage, together, states, pruned, banks=banks, wanted=wanted)
+        if blocks.weights is not None:
+            give_back()
         for group, sums in zip(together, gathered, strict=True):
             for matrix in group.matrices:
                 _solve_(rule, stage, matrix, sums, budgets, weights, masks)
                 if rule.compensates and sums.rows < len(sums.gram):
                     short.append(matrix.name)
+    if wanted is not None:
+        run.drop("targets")
     return weights, masks
+
+
+def _wanted(
+    blocks: Blocks, stage: Stage, groups: Sequence[Group], dense: Sequence[Tensor], run: Run
+) -> Mapping[str, Tensor]:
+    """Return what adaptive weights are fitted to; of a streamed model it lies on disk."""
+    found = targets(blocks, stage, groups, dense)
+    if blocks.weights is None:
+        return dict(found)
+    names = [target_name(batch, group) for batch in blocks.summed for group in groups]
+    return run.stream("targets", names, found)
 
 
 def _solve_(

@@ -26,6 +26,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from hardtack.methods.calibrated import (
+    attacked_field,
     calibration_field,
     check_settings,
     refit_field,
@@ -61,6 +62,7 @@ class Obs:
 
     sparsities: tuple[Sparsity, ...] = sparsities_field(0.5)
     calibration: int = calibration_field()
+    attacked: float = attacked_field()
     scope: str = scope_field()
     ridge: float = ridge_field()
     solver: str = solver_field()
@@ -68,8 +70,8 @@ class Obs:
 
     def __post_init__(self) -> None:
         check_settings(
-            calibration=self.calibration, scope=self.scope, ridge=self.ridge, solver=self.solver,
-            refit=self.refit,
+            calibration=self.calibration, attacked=self.attacked, scope=self.scope, ridge=self.ridge,
+            solver=self.solver, refit=self.refit,
         )  # fmt: skip
 
     def steps(self, epoch: int) -> int:
@@ -84,7 +86,7 @@ class Obs:
         self, start: nn.Module, base: Base, view: Prunable, data: Data, objective: Objective, run: Run
     ) -> Iterator[Ticket]:
         """Prune block by block, once for each wanted sparsity."""
-        yield from tickets(self, start, base, view, data, run)
+        yield from tickets(self, start, base, view, data, objective, run)
 
     def rule(self) -> Rule:
         """Return what this method does with a block."""

@@ -37,6 +37,7 @@ from torch import Tensor, nn
 
 from hardtack.errors import InputError
 from hardtack.methods.calibrated import (
+    attacked_field,
     calibration_field,
     check_settings,
     refit_field,
@@ -73,6 +74,7 @@ class Retention:
 
     sparsities: tuple[Sparsity, ...] = sparsities_field(0.5)
     calibration: int = calibration_field()
+    attacked: float = attacked_field()
     scope: str = scope_field()
     ridge: float = ridge_field()
     solver: str = solver_field()
@@ -86,8 +88,8 @@ class Retention:
         if self.adaptive not in ("full", "half"):
             raise InputError(f"adaptive {self.adaptive!r} does not exist; allowed: full, half")
         check_settings(
-            calibration=self.calibration, scope=self.scope, ridge=self.ridge, solver=self.solver,
-            refit=self.refit,
+            calibration=self.calibration, attacked=self.attacked, scope=self.scope, ridge=self.ridge,
+            solver=self.solver, refit=self.refit,
         )  # fmt: skip
 
     def steps(self, epoch: int) -> int:
@@ -102,7 +104,7 @@ class Retention:
         self, start: nn.Module, base: Base, view: Prunable, data: Data, objective: Objective, run: Run
     ) -> Iterator[Ticket]:
         """Prune block by block, once for each wanted sparsity."""
-        yield from tickets(self, start, base, view, data, run)
+        yield from tickets(self, start, base, view, data, objective, run)
 
     def rule(self) -> Rule:
         """Return what this method does with a block."""

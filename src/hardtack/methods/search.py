@@ -2,10 +2,10 @@
 
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, NamedTuple, Protocol
 
-from torch import nn
+from torch import Tensor, nn
 
 from hardtack.errors import InputError
 from hardtack.prunable import Prunable
@@ -17,11 +17,21 @@ from hardtack.training.adversarial import Objective
 
 
 class Data(NamedTuple):
-    """What a search may read: training batches and validation batches, never test; and how it computes."""
+    """What a search may read: training batches and validation batches, never test; and how it computes.
+
+    Attributes:
+        train: the training split.
+        validation: the validation split.
+        precision: "fp32" or "bf16".
+        attacked: sentences that attacks have changed, none of the test split; None where nobody named any.
+        weights: where a streamed model's weights are, by their names in it; None for one in memory.
+    """
 
     train: Batches
     validation: Batches
     precision: str = "fp32"
+    attacked: Batches | None = None
+    weights: Mapping[str, Tensor] | None = None
 
 
 class Search(Protocol):

@@ -18,6 +18,10 @@ WIDTH = 64
 """Columns between two looks at what is cheapest by now; 32 to 192 were tried on MiniLM (decision 18)."""
 RESTART = 30
 """Steps of conjugate gradients between two residuals in float64."""
+PANEL = 512
+"""Columns of a factor that are solved for at once."""
+ROWS = 512
+"""Rows that are re-fitted at once: more take memory, and no row knows of another."""
 CHUNK = 2**28
 """Bytes that the rows' own inverses may take at once in `removed_exactly`."""
 
@@ -79,16 +83,23 @@ class Factor(NamedTuple):
             raise InputError(f"the inputs of {what} hold NaN or infinity on the calibration data")
         if middle == 0:
             raise InputError(f"the inputs of {what} are all zero on the calibration data")
-        one = torch.eye(len(H), dtype=H.dtype, device=H.device)
-        H = H + ridge * middle * one
+        H = H.clone()
+        H.diagonal().add_(ridge * middle)
         order = torch.randperm(len(H), generator=generator(0, "columns")) if mixed else torch.arange(len(H))
         order = order.to(H.device)
         # The flipped Cholesky factor gives R upper with H = R R^T, so U = R^-1: no inverse is formed.
         back = order.flip(0)
-        L, failed = torch.linalg.cholesky_ex(H[back][:, back])
+        L, failed = torch.linalg.cholesky_ex(H[back[:, None], back])
         if int(failed):
             raise InputError(f"the Hessian of {what} is singular at ridge {ridge}; choose a larger ridge")
-        return cls(H, torch.linalg.solve_triangular(L.flip(0, 1), one, upper=True), order)
+        R, upper = L.flip(0, 1), torch.zeros_like(H)
+        del L
+        for begin in range(0, len(H), PANEL):  # what is left of a panel of U needs no more than that of R
+            end = min(begin + PANEL, len(H))
+            one = H.new_zeros(end, end - begin)
+            one[begin:].fill_diagonal_(1.0)
+            upper[:end, begin:end] = torch.linalg.solve_triangular(R[:end, :end], one, upper=True)
+        return cls(H, upper, order)
 
     def inverse_times(self, right: Tensor) -> Tensor:
         """Return H^-1 times a matrix [in, n]."""
@@ -204,19 +215,21 @@ def refitted(W: Tensor, start: Tensor, mask: Tensor, hessian: Tensor, steps: int
         steps: how many at most.
     """
     v, H = start * mask, hessian.float()
-    for done in range(0, steps, RESTART):
-        missing = ((W - v) @ hessian) * mask
-        v = v + _corrections(missing, mask, H, min(RESTART, steps - done)).double()
+    middle = H.diagonal().mean()
+    H.div_(middle)
+    for part, w, kept in zip(v.split(ROWS), W.split(ROWS), mask.split(ROWS), strict=True):
+        for done in range(0, steps, RESTART):
+            missing = ((w - part) @ hessian) * kept
+            part.add_(_corrections(missing, kept, H, middle, min(RESTART, steps - done)))
     return v
 
 
-def _corrections(missing: Tensor, mask: Tensor, H: Tensor, steps: int) -> Tensor:
-    """Return x with x H about `missing` where the mask is, preconditioned by H's diagonal; float32."""
+def _corrections(missing: Tensor, mask: Tensor, H: Tensor, middle: Tensor, steps: int) -> Tensor:
+    """Return x with middle x H about `missing` where the mask is, preconditioned by H's diagonal."""
     tiny = torch.finfo(H.dtype).tiny
     size = missing.abs().amax(1, keepdim=True).clamp_min(tiny)  # rows are scaled: float32 has a short range
     r, live = (missing / size).to(H.dtype), mask.to(H.dtype)
-    middle = H.diagonal().mean()
-    H, scale = H / middle, live / (H.diagonal() / middle)
+    scale = live / H.diagonal()
     x, z = torch.zeros_like(r), r * scale
     d, rz = z.clone(), (r * z).sum(1, keepdim=True)
     for _ in range(steps):  # in place: elsewhere each step would pass over as many new matrices

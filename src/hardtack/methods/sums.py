@@ -1,6 +1,6 @@
 """What calibration data add up to: the inputs of matrices, and what pruning did to outputs and states."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from hardtack.methods.blocks import Blocks, Group, Stage, Weights
+from hardtack.methods.blocks import Blocks, Weights
+from hardtack.methods.parts import Group, Stage
 from hardtack.methods.solve import Budget, Factor
 
 HALVES = 1024
@@ -43,7 +44,10 @@ class Sums:
     def add_(self, x: Tensor, target: Tensor | None, diagonal: bool) -> None:
         """Add a batch: inputs [rows, in], targets [rows, k]."""
         self.rows += len(x)
-        self.gram = self.gram + (x.double().square().sum(0) if diagonal else gram(x))
+        if diagonal:
+            self.gram = self.gram + x.double().square().sum(0)
+        else:
+            self.gram = gram(x, self.gram if self.gram.dim() else None)
         if target is not None:
             product = (x.T @ target).double()
             self.cross = product if self.cross is None else self.cross.add_(product)
@@ -60,18 +64,18 @@ class Sums:
         return self._factor
 
 
-def gram(x: Tensor) -> Tensor:
-    """Return x^T x in float64, multiplied in float32."""
+def gram(x: Tensor, total: Tensor | None = None) -> Tensor:
+    """Return x^T x in float64, multiplied in float32; added to `total`, in place, where there is one."""
     width = x.shape[1]
-    if width < HALVES:
-        return (x.T @ x).double()
-    out = torch.empty(width, width, dtype=torch.float64, device=x.device)
-    panel = -(-width // 6)
+    if total is None:
+        total = torch.zeros(width, width, dtype=torch.float64, device=x.device)
+    panel = width if width < HALVES else -(-width // 6)
     for begin in range(0, width, panel):
         end = min(begin + panel, width)
-        out[begin:end, begin:] = x[:, begin:end].T @ x[:, begin:]
-        out[end:, begin:end] = out[begin:end, end:].T
-    return out
+        product = x[:, begin:end].T @ x[:, begin:]
+        total[begin:end, begin:] += product
+        total[end:, begin:end] += product[:, end - begin :].T
+    return total
 
 
 class Rule(NamedTuple):
@@ -105,22 +109,26 @@ def narrows(group: Group, stage: Stage) -> bool:
 
 def targets(
     blocks: Blocks, stage: Stage, groups: Sequence[Group], dense: Sequence[Tensor]
-) -> list[list[Tensor]]:
-    """Return for each batch what adaptive weights are fitted to: [rows, k] for each group.
+) -> Iterator[tuple[str, Tensor]]:
+    """Yield for each batch of the sums and each group what adaptive weights are fitted to: [rows, k].
 
     That is the dense path's inputs, which serve all matrices that read them, or its outputs without bias
-    where those are fewer: sums with them are smaller, and so is what waits for the stage's later groups.
+    where those are fewer: sums with them are smaller, and so is what waits for the stage's later groups. Its
+    name is `target_name`'s.
     """
-    found = []
-    for batch, state in enumerate(dense):
-        inputs = blocks.inputs(stage, groups, batch, state, {})
+    for batch in blocks.summed:
+        inputs = blocks.inputs(stage, groups, batch, dense[batch], {})
         for number, group in enumerate(groups):
             if narrows(group, stage):
                 matrix = group.matrices[0]
                 stored = stage.root.get_parameter(f"{matrix.module}.weight")
                 inputs[number] = inputs[number] @ (stored if matrix.transposed else stored.T)
-        found.append(inputs)
-    return found
+            yield target_name(batch, group), inputs[number]
+
+
+def target_name(batch: int, group: Group) -> str:
+    """Return what the targets of a group are called."""
+    return f"target {batch} {group.matrices[0].name}"
 
 
 def gather(
@@ -132,7 +140,7 @@ def gather(
     weights: Weights,
     *,
     banks: bool,
-    wanted: Sequence[Sequence[Tensor]] = (),
+    wanted: Mapping[str, Tensor] | None = None,
 ) -> list[Sums]:
     """Add up the inputs of groups over all batches; the Gram matrices of a group once (K10).
 
@@ -144,45 +152,75 @@ def gather(
         states: the stage's input on the path that is read, a batch each.
         weights: what of the stage is pruned already on that path.
         banks: whether sweeps must walk the inputs in their order.
-        wanted: what `targets` found for these groups.
+        wanted: what `targets` found, by its names.
     """
     sums = [Sums(g.matrices[0].name, rule.ridge, banks, direct=narrows(g, stage)) for g in groups]
-    for batch, state in enumerate(states):
-        xs = blocks.inputs(stage, groups, batch, state, weights)
+    for batch in blocks.summed:
+        xs = blocks.inputs(stage, groups, batch, state := states[batch], weights)
         for number, total in enumerate(sums):
-            total.add_(xs[number], wanted[batch][number] if wanted else None, not rule.compensates)
+            target = wanted[target_name(batch, groups[number])].to(state.device) if wanted else None
+            total.add_(xs[number], target, not rule.compensates)
     return sums
 
 
-def advance(
-    blocks: Blocks, stage: Stage, weights: Weights, dense: Sequence[Tensor], sparse: Sequence[Tensor]
-) -> tuple[list[Tensor], list[Tensor], dict[str, float], dict[str, float]]:
-    """Move both states through a stage; return them, each matrix's error and the states' distance.
+@dataclass
+class Lost:
+    """What pruning did to one stage: its matrices' outputs and its states.
 
-    The error of a matrix is |Y' - Y|^2 / |Y|^2 over all tokens, Y the dense path's outputs without bias. The
-    distance is 1 - cosine, of the first token's vectors and of the tokens' mean, averaged over examples.
+    The error of a matrix is |Y' - Y|^2 / |Y|^2 over all tokens of the sums, Y the dense path's outputs
+    without bias, Y' the pruned path's. A distance is 1 - cosine, of the first token's vectors and of the
+    tokens' mean, averaged over the examples of a kind: clean, attacked, perturbed.
     """
-    new_dense, new_sparse, apart = [], [], []
-    error = {matrix.name: 0.0 for matrix in stage.matrices()}
-    if stage.block is None and not error:  # nothing to see, and a language model's logits are large
-        return list(dense), list(sparse), {}, {}
-    energy = dict(error)
-    for batch, tokens in enumerate(blocks.tokens):
-        y, outputs = blocks.outputs(stage, batch, dense[batch], {})
-        y_, outputs_ = blocks.outputs(stage, batch, sparse[batch], weights)
-        for name, calls in outputs.items():
-            for out, out_ in zip(calls, outputs_[name], strict=True):
-                error[name] += float(torch.linalg.vector_norm(out_ - out)) ** 2
-                energy[name] += float(torch.linalg.vector_norm(out)) ** 2
-        new_dense.append(y)
-        new_sparse.append(y_)
+
+    error: dict[str, float] = field(default_factory=dict)
+    energy: dict[str, float] = field(default_factory=dict)
+    apart: dict[str, list[Tensor]] = field(default_factory=dict)
+
+    def outputs(self, dense: Mapping[str, Sequence[Tensor]], sparse: Mapping[str, Sequence[Tensor]]) -> None:
+        """Add a batch's outputs of each matrix."""
+        for name, calls in dense.items():
+            for out, out_ in zip(calls, sparse[name], strict=True):
+                square = float(torch.linalg.vector_norm(out_ - out)) ** 2
+                self.error[name] = self.error.get(name, 0.0) + square
+                self.energy[name] = self.energy.get(name, 0.0) + float(torch.linalg.vector_norm(out)) ** 2
+
+    def states(self, kind: str, tokens: Tensor, y: Tensor, y_: Tensor) -> None:
+        """Add a batch's states, dense and sparse."""
+        share = tokens[:, :, None] / tokens.sum(1)[:, None, None]  # [rows, tokens, 1]
+        means = functional.cosine_similarity((y * share).sum(1), (y_ * share).sum(1))
+        firsts = functional.cosine_similarity(y[:, 0], y_[:, 0])
+        self.apart.setdefault(kind, []).append(torch.stack([1 - firsts, 1 - means]))
+
+    def errors(self) -> dict[str, float]:
+        """Return each matrix's error."""
+        return {name: round(error / max(self.energy[name], 1e-300), 8) for name, error in self.error.items()}
+
+    def distances(self) -> dict[str, dict[str, float]]:
+        """Return kind of input -> "first" and "mean" -> distance; empty behind the blocks."""
+        found = {}
+        for kind, parts in self.apart.items():
+            first, mean = torch.cat(parts, 1).double().mean(1).tolist()
+            found[kind] = {"first": round(first, 8), "mean": round(mean, 8)}
+        return found
+
+
+def advance(
+    blocks: Blocks,
+    stage: Stage,
+    weights: Weights,
+    dense: Sequence[Tensor],
+    sparse: Sequence[Tensor],
+    lost: Lost,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Move both states of each batch through a stage, yield them, and add up on the way what was lost."""
+    for batch, sample in enumerate(blocks.samples):
+        if sample.counts:
+            y, outputs = blocks.outputs(stage, batch, dense[batch], {})
+            y_, outputs_ = blocks.outputs(stage, batch, sparse[batch], weights)
+            lost.outputs(outputs, outputs_)
+        else:
+            y = blocks.run(stage, batch, dense[batch], {})
+            y_ = blocks.run(stage, batch, sparse[batch], weights)
         if stage.block is not None:
-            share = tokens[:, :, None] / tokens.sum(1)[:, None, None]  # [rows, tokens, 1]
-            means = functional.cosine_similarity((y * share).sum(1), (y_ * share).sum(1))
-            firsts = functional.cosine_similarity(y[:, 0], y_[:, 0])
-            apart.append(torch.stack([1 - firsts, 1 - means]))
-    errors = {name: round(error[name] / max(energy[name], 1e-300), 8) for name in error}
-    if not apart:
-        return new_dense, new_sparse, errors, {}
-    first, mean = torch.cat(apart, 1).double().mean(1).tolist()
-    return new_dense, new_sparse, errors, {"first": round(first, 8), "mean": round(mean, 8)}
+            lost.states(sample.kind, blocks.tokens[batch], y, y_)
+        yield y, y_

@@ -20,7 +20,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from hardtack.methods.calibrated import calibration_field, check_settings, scope_field
+from hardtack.methods.calibrated import attacked_field, calibration_field, check_settings, scope_field
 from hardtack.methods.layerwise import check, tickets
 from hardtack.methods.search import Data, sparsities_field
 from hardtack.methods.solve import Budget
@@ -47,10 +47,11 @@ class Wanda:
 
     sparsities: tuple[Sparsity, ...] = sparsities_field(0.5)
     calibration: int = calibration_field()
+    attacked: float = attacked_field()
     scope: str = scope_field()
 
     def __post_init__(self) -> None:
-        check_settings(calibration=self.calibration, scope=self.scope)
+        check_settings(calibration=self.calibration, attacked=self.attacked, scope=self.scope)
 
     def steps(self, epoch: int) -> int:
         """Return the training steps of the search, given those of one epoch."""
@@ -64,7 +65,7 @@ class Wanda:
         self, start: nn.Module, base: Base, view: Prunable, data: Data, objective: Objective, run: Run
     ) -> Iterator[Ticket]:
         """Mask block by block, once for each wanted sparsity."""
-        yield from tickets(self, start, base, view, data, run)
+        yield from tickets(self, start, base, view, data, objective, run)
 
     def rule(self) -> Rule:
         """Return what this method does with a block."""

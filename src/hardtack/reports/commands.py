@@ -84,7 +84,7 @@ def _search(recipe: Row) -> list[str]:
     for sparsity in settings.pop("sparsities", None) or ():
         words += ["--sparsity", _sparsity(str(sparsity))]
     words += _flags(settings)
-    for name in ("granularity", "keep_whole"):
+    for name in ("granularity", "keep_whole", "attacked_from"):
         words += _flags({name: recipe.get(name)})
     return [*words, *_flags({name: recipe.get(name) for name in ("warm_epochs", "warm_lr")})]
 

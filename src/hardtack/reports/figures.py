@@ -152,7 +152,7 @@ def layers(found: Found) -> list[Figure]:
     for number, ticket in enumerate(found.tickets[:TICKETS]):
         cells: dict[str, dict[str, tuple[int, int]]] = {}
         for site, units in ticket.units.items():
-            layer, part = _place(site)
+            layer, part = place(site)
             kept, all_ = cells.setdefault(part, {}).get(layer, (0, 0))
             cells[part][layer] = (kept + ticket.kept[site], all_ + units)
         columns = sorted(
@@ -175,7 +175,7 @@ def _removed(cell: tuple[int, int] | None) -> float | None:
     return None if cell is None else 1 - cell[0] / cell[1]
 
 
-def _place(site: str) -> tuple[str, str]:
+def place(site: str) -> tuple[str, str]:
     """Split a site's name into layer and part: encoder.layer.3.attention.self.query.weight -> 3, query."""
     number = LAYER.search(site)
     if number is None:
@@ -190,12 +190,13 @@ def _layers_reading(ticket: Drawn) -> str:
     total = f"{ticket.sparsity:.2f} of {counted(sum(ticket.units.values()))} units are removed"
     if shares[most] - shares[least] < 0.005:
         return f"{total}, evenly: every site loses the same share."
-    ends = [f"{_called(site)} ({shares[site]:.2f})" for site in (most, least)]
+    ends = [f"{called(site)} ({shares[site]:.2f})" for site in (most, least)]
     return f"{total}: most in {ends[0]}, least in {ends[1]}."
 
 
-def _called(site: str) -> str:
-    layer, part = _place(site)
+def called(site: str) -> str:
+    """Say which matrix a site is: query of layer 3."""
+    layer, part = place(site)
     return part if layer == REST else f"{part} of layer {layer}"
 
 

@@ -30,6 +30,7 @@ from hardtack.reports.commands import commands
 from hardtack.reports.compare import seed_note
 from hardtack.reports.folders import Row
 from hardtack.reports.gather import Found, gather
+from hardtack.reports.lost import lost
 from hardtack.reports.models import Group, Model, groups_of, models_of
 from hardtack.reports.scorecard import scorecard, shifted, shifts
 from hardtack.reports.sentences import attacked
@@ -173,6 +174,8 @@ def build(
             else ()
         )
         sections.append(Section("tickets", "Where the tickets are sparse", (Figures(tuple(tickets)), *more)))
+    if gone := lost(found):
+        sections.append(Section("lost", "What pruning lost", (Figures(tuple(gone)),)))
     if curves := [*figures.trajectories(found), *figures.settling(found)]:
         sections.append(Section("searches", "How the searches went", (Figures(tuple(curves)),)))
     sections += [_words(models), _origins(found, groups)]

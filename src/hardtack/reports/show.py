@@ -10,9 +10,15 @@ import numpy as np
 
 from hardtack.errors import InputError
 from hardtack.reports.folders import Row, read_recipe, read_rows
+from hardtack.reports.lost import layers_lost, lost_rows
 from hardtack.reports.study import show_study, study_text
 from hardtack.reports.table import rows_text
 from hardtack.reports.text import facts_text, table
+
+LOST = (
+    "what was lost: error of the matrices (squared, over the squared output), distance to the dense model's\n"
+    "first and mean token vectors (1 - cosine)"
+)
 
 
 @dataclass(frozen=True)
@@ -184,8 +190,13 @@ def _ticket_text(result: Row) -> str:
         name: result[name]
         for name in ("folder", "granularity", "keep_whole", "changed_tensors", "disk_bytes")
     }
-    more = {"base": result["base"], "origin": result["origin"]}
-    return f"{sites}\n\n{facts_text(facts | more)}"
+    told = ("reconstruction_error", "distance")  # in a table of their own
+    origin = {name: value for name, value in result["origin"].items() if name not in told}
+    parts = [sites]
+    if layers := layers_lost(result["origin"]):
+        head, lines = lost_rows(layers)
+        parts.append(f"{LOST}\n{table(head, lines, right=range(1, len(head)))}")
+    return "\n\n".join([*parts, facts_text({**facts, "base": result["base"], "origin": origin})])
 
 
 def _run_text(result: Row) -> str:

@@ -10,14 +10,19 @@ from torch import Tensor, nn
 
 from hardtack import cost
 from hardtack.errors import InputError
+from hardtack.loading import Loaded
+from hardtack.methods import METHODS, sizes
+from hardtack.methods.calibrated import Calibrated
 from hardtack.methods.search import Data, Search
 from hardtack.prunable import Prunable, kinds_of, unlisted
 from hardtack.runs import Json, Run, Watch
 from hardtack.select import round_half_up
 from hardtack.stages import sizing
+from hardtack.stages.attacked import attacked_table, digest_of_texts
 from hardtack.stages.common import (
     Common,
     named,
+    one_process,
     open_run,
     result_of,
     resumptions,
@@ -30,7 +35,9 @@ from hardtack.stages.measuring import one_input
 from hardtack.stages.planning import plan
 from hardtack.stages.planning import total as planned
 from hardtack.stages.reproducing import recipe
-from hardtack.storage import write_atomic
+from hardtack.stages.streaming import streamed
+from hardtack.storage import Stored, write_atomic
+from hardtack.tasks.task import Batches, Table, Task
 from hardtack.ticket import fingerprint
 from hardtack.training.adversarial import OBJECTIVES, Objective
 
@@ -48,6 +55,8 @@ def search(
     objective: Objective | None = None,
     granularity: Sequence[str] = (),
     keep_whole: Sequence[str] = (),
+    attacked_from: str | None = None,
+    stream: bool = False,
     warm_epochs: float = 3.0,
     warm_lr: float = 2e-5,
     common: Common | None = None,
@@ -67,10 +76,15 @@ def search(
         out: run folder.
         start: where the search starts; by default the base, or, for methods that learn on a fine-tuned
             model, the base fine-tuned for `warm_epochs` (kept in `out/warm`).
-        objective: what the search minimises where it trains; by default the method's own.
+        objective: what the search minimises where it trains; by default the method's own. For methods that
+            read calibration data, what perturbs them.
         granularity: kinds of unit: weight, head, neuron, channel; by default weights, or, for methods that
             remove none, what else the model has.
         keep_whole: name patterns of what is never pruned.
+        attacked_from: folder of `evaluate` with attacks on training or validation examples: the sentences
+            that fell are there for methods that read calibration data.
+        stream: read the model's weights from its files a block at a time, and keep calibration states on
+            disk; the result is the same, bit for bit.
         warm_epochs: length of that fine-tuning.
         warm_lr: its peak learning rate.
         common: seed, lengths, device.
@@ -83,8 +97,14 @@ def search(
     names = [str(sparsity) for sparsity in method.sparsities]
     if twice := {name for name in names if names.count(name) > 1}:
         raise InputError(f"two sparsities share the folder {min(twice)}; allowed: each once, to 4 decimals")
+    _check_calibration(method, start, objective, attacked_from, stream)
     data = common.open_task(task)
-    base = common.load(model, data.labels)
+    attacked = attacked_table(attacked_from, data) if attacked_from is not None else None
+    base, weights = (
+        streamed(model, data.labels, device=common.place())
+        if stream
+        else (common.load(model, data.labels), None)
+    )
     granularity = granularity or _default_kinds(method, base.model)
     view = Prunable.of(base.model, granularity, keep_whole)
     sizing.check_costs(method, view)
@@ -93,7 +113,8 @@ def search(
         method.check(view)
     warm = start is None and method.starts == "finetuned"
     if dry_run:
-        return _plan(method, base, data, objective, warm_epochs if warm else 0.0, view, common)
+        read = _data(common, data, base, attacked, weights)
+        return _plan(method, base, read, objective, warm_epochs if warm else 0.0, view)
     started_from = None if start is None else common.load(start, data.labels, trained_head=True)
     searched = started_from or base
     reads = method.needs != "weights"
@@ -106,6 +127,8 @@ def search(
     }
     if reads:
         settings["objective"] = named(objective)
+    if attacked is not None:
+        settings["attacked"] = digest_of_texts(attacked)
     if warm:
         settings["warm"] = [warm_epochs, warm_lr, named(OBJECTIVES["clean"]())]
     if reads or warm:  # else nothing is read but weights
@@ -126,6 +149,7 @@ def search(
         "objective": {"name": objective.name, **settings_of(objective, all=True)},
         "granularity": [*granularity],
         "keep_whole": [*keep_whole],
+        "attacked_from": attacked_from,
         "warm_epochs": warm_epochs if warm else None,
     }
     with open_run(
@@ -160,18 +184,17 @@ def search(
             run.clock.restart()  # what earlier processes worked is in `before` and in the saved states
             start = str(fitted["model"])
             searched = common.load(start, data.labels, trained_head=True)
-        encoder = common.encoder(searched)
-        batches = Data(
-            common.training_batches(data, encoder),
-            data.batches("validation", encoder, 2 * common.batch_size, common.seed),
-            common.precision,
-        )
+        batches = _data(common, data, searched, attacked, weights)
         home = run.folder / "tickets"
         known = {
             "start": None if start is None else fingerprint(searched.model),
         }
         if reads:
-            known |= {"task": data.name, "objective": objective.name, "max_length": encoder.max_length}
+            known |= {
+                "task": data.name,
+                "objective": objective.name,
+                "max_length": common.encoder(searched).max_length,
+            }
         notes, passes = list(filter(None, [unlisted(base.model)])), 0
         notes += [sizing.sentence(name, facts) for name, facts in sizes.items()]
         longest = method.steps(len(batches.train)) * objective.passes
@@ -227,29 +250,55 @@ def _default_kinds(method: Search, model: nn.Module) -> Sequence[str]:
     return known or method.removes[:1]  # refused then, by name, with what the model has
 
 
+def _check_calibration(
+    method: Search, start: str | None, objective: Objective, attacked_from: str | None, stream: bool
+) -> None:
+    """Refuse what only methods can use that read calibration data, and what a streamed model cannot do."""
+    others = {"attacked_from": attacked_from is not None, "stream": stream}
+    for name, given in others.items():
+        if given and not isinstance(method, Calibrated):
+            known = [name for name, cls in METHODS.items() if isinstance(cls(), Calibrated)]
+            raise InputError(f"{method.name} takes no {name}; allowed: {', '.join(known)}")
+    if not stream:
+        return
+    one_process("search --stream")
+    if start is not None:
+        raise InputError(
+            f"stream reads one model, the base, and starts there; allowed: no start, not {start}"
+        )
+    if objective.name != "clean":
+        raise InputError(
+            f"objective {objective.name} needs the whole model in memory (stream); allowed: clean"
+        )
+
+
+def _data(common: Common, data: Task, loaded: Loaded, attacked: Table | None, weights: Stored | None) -> Data:
+    encoder = common.encoder(loaded)
+    return Data(
+        common.training_batches(data, encoder),
+        data.batches("validation", encoder, 2 * common.batch_size, common.seed),
+        common.precision,
+        None if attacked is None else Batches(attacked, encoder, size=common.batch_size, seed=common.seed),
+        weights,
+    )
+
+
 def _plan(
-    method: Search,
-    base: Any,
-    data: Any,
-    objective: Objective,
-    warm_epochs: float,
-    view: Prunable,
-    common: Common,
+    method: Search, base: Loaded, data: Data, objective: Objective, warm_epochs: float, view: Prunable
 ) -> dict[str, Any]:
-    batches = common.training_batches(data, common.encoder(base))
-    weights = 4 * cost.parameters_kept(base.model)
     ticket = len(method.sparsities) * (view.units // 8 + 4096)
-    stages = []
+    stages: list[dict[str, Any]] = []
+    if isinstance(method, Calibrated):
+        parts = sizes.plan(method, base.model, view, data, objective)
+        return planned([{"name": p.name, "seconds": round(p.seconds, 1), "bytes": p.bytes} for p in parts])
     if warm_epochs:
-        steps = round_half_up(warm_epochs * len(batches))
-        stages += plan(
-            [(f"warm-up {steps} steps", base.model, batches, OBJECTIVES["clean"](), steps, weights)]
-        )["stages"]
-    steps = method.steps(len(batches))
-    if steps:
-        stages += plan([(f"{method.name} {steps} steps", base.model, batches, objective, steps, ticket)])[
-            "stages"
-        ]
+        steps = round_half_up(warm_epochs * len(data.train))
+        size = 4 * cost.parameters_kept(base.model)
+        work = (f"warm-up {steps} steps", base.model, data.train, OBJECTIVES["clean"](), steps, size)
+        stages += plan([work])["stages"]
+    if steps := method.steps(len(data.train)):
+        work = (f"{method.name} {steps} steps", base.model, data.train, objective, steps, ticket)
+        stages += plan([work])["stages"]
     else:
         stages.append({"name": method.name, "seconds": 1.0, "bytes": ticket})
     return planned(stages)

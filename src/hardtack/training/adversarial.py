@@ -46,6 +46,14 @@ class Objective(Protocol):
         """Yield the losses of one step, each to be sent backward before the next is asked for."""
         ...
 
+    def perturbation(self, model: nn.Module, batch: Batch, rng: Stream) -> Tensor | None:
+        """Return what the last loss of a step adds to the word embeddings, [N, L, D]; None for nothing.
+
+        The model is left as it is: no gradient of a weight is taken. A model without word embeddings is
+        refused (InputError).
+        """
+        ...
+
 
 _LOSS = {"help": "per-example loss", "flag": False}
 
@@ -66,6 +74,9 @@ class Clean:
     def __call__(self, model: nn.Module, batch: Batch, progress: float, rng: Stream) -> Iterator[Tensor]:
         """Yield the batch's mean loss."""
         yield self.loss(model(**batch.inputs).logits, batch).mean()
+
+    def perturbation(self, model: nn.Module, batch: Batch, rng: Stream) -> None:
+        """Return None: nothing is added."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +126,10 @@ class FreeLB:
                 assert delta.grad is not None  # filled by the loop's backward
                 delta = ascend(delta.detach(), delta.grad, self.step_size)
 
+    def perturbation(self, model: nn.Module, batch: Batch, rng: Stream) -> Tensor:
+        """Return delta_(K-1), after K - 1 ascent steps."""
+        return _ascended(model, batch, self, self.steps - 1, rng)
+
 
 @dataclass(frozen=True)
 class PGD:
@@ -146,16 +161,13 @@ class PGD:
 
     def __call__(self, model: nn.Module, batch: Batch, progress: float, rng: Stream) -> Iterator[Tensor]:
         """Yield the batch's mean loss at the end of the ascent."""
-        delta = _start(model, batch, self.start, rng)
-        for _ in range(self.steps):
-            delta = project(delta, self.radius).detach().requires_grad_()
-            with added_to_embeddings(model, delta):
-                inner = self.loss(model(**batch.inputs).logits, batch).sum()
-            (gradient,) = torch.autograd.grad(inner, delta)
-            delta = ascend(delta.detach(), gradient, self.step_size)
-        with added_to_embeddings(model, project(delta, self.radius).detach()):
+        with added_to_embeddings(model, self.perturbation(model, batch, rng)):
             logits = model(**batch.inputs).logits
         yield self.loss(logits, batch).mean()
+
+    def perturbation(self, model: nn.Module, batch: Batch, rng: Stream) -> Tensor:
+        """Return delta_K, after K ascent steps."""
+        return _ascended(model, batch, self, self.steps, rng)
 
 
 OBJECTIVES: dict[str, type[Clean] | type[FreeLB] | type[PGD]] = {"clean": Clean, "freelb": FreeLB, "pgd": PGD}
@@ -170,6 +182,18 @@ def _start(model: nn.Module, batch: Batch, size: float, rng: Stream) -> Tensor:
     width = find().weight.shape[1]
     tokens = batch.inputs.get("attention_mask", torch.ones_like(batch.inputs["input_ids"])).bool()
     return random_start(tokens, width, size, lambda example: rng("delta", example=example), batch.ids)
+
+
+def _ascended(model: nn.Module, batch: Batch, objective: FreeLB | PGD, steps: int, rng: Stream) -> Tensor:
+    """Return where so many ascent steps on the loss lead; only delta has a gradient."""
+    delta = _start(model, batch, objective.start, rng)
+    for _ in range(steps):
+        delta = project(delta, objective.radius).detach().requires_grad_()
+        with torch.enable_grad(), added_to_embeddings(model, delta):
+            inner = objective.loss(model(**batch.inputs).logits, batch).sum()
+            (gradient,) = torch.autograd.grad(inner, delta)
+        delta = ascend(delta.detach(), gradient, objective.step_size)
+    return project(delta, objective.radius).detach()
 
 
 def _check_steps(name: str, steps: int, step_size: float, start: float, radius: float) -> None:

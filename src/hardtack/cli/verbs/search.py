@@ -18,6 +18,9 @@ HELPS = {
     "granularity": "what a ticket removes: weight, head, neuron or channel (default: weight, if the method "
     "removes weights)",
     "keep_whole": "sites that are never pruned: a pattern of their names, e.g. pooler*",
+    "attacked_from": "folder of `evaluate` with attacks on train or validation: wanda, obs and retention "
+    "measure what is lost on the sentences that fell, and calibrate on them (--attacked)",
+    "stream": "read the weights a block at a time and keep states on disk: for models larger than memory",
     "warm_epochs": "epochs of fine-tuning before the search where a method needs them and there is no --from",
     "warm_lr": "peak learning rate of that fine-tuning",
 }
@@ -66,7 +69,8 @@ def flags(parser: Parser, words: list[str]) -> None:
     if method in METHODS:
         add(parser, fields(METHODS[method]), title=f"{method}: {shared.first_line(METHODS[method])}")
     add(parser, parameters(stages.search, HELPS), title="search")
-    shared.add_objective(parser, default="the method's own")
+    what = "what a method that trains minimises; what perturbs the embeddings that wanda, obs, retention read"
+    shared.add_objective(parser, default="the method's own", what=what)
     shared.add_common(parser)
 
 
