@@ -29,7 +29,7 @@ ROOT = Path(__file__).parent.parent
 POLL_SECONDS = 0.003
 LEFT_OUT = ("log.jsonl", ".lock")
 """Files that say when things happened or that somebody is at work."""
-TIMED = ("measured", "seconds", "validation_seconds", "resumed", "at", "created", "commit")
+TIMED = ("measured", "seconds", "resumed", "at", "created", "commit")
 """Keys of JSON files (any depth) that hold times, resumptions, or the commit of the source."""
 
 

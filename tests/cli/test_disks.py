@@ -79,6 +79,7 @@ def test_a_full_disk_at_every_kind_of_write(place, name):
         assert any(kind in what for what in stopped), kind
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_two_equal_commands_at_once(place):
     out = place / "train" / "twice"

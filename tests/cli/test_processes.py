@@ -55,6 +55,7 @@ def losses_of(folder: Path) -> list[float]:
 # ------------------------------------------------------------------------ one command, two processes
 
 
+@pytest.mark.slow
 def test_two_processes_find_the_tickets_of_one_and_one_of_them_writes(place, tmp_path, monkeypatch):
     settings = ("--epochs", "3", "--warm-epochs", "2", "--save-seconds", "0", "--tracker", "tensorboard")
     command = ("search", "hard_concrete", place / "tiny", "--task", place / "task", "--out", tmp_path / "two")

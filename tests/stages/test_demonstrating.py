@@ -53,6 +53,7 @@ def test_a_dry_run_writes_nothing(toy):
     assert not (toy / "demo").exists()
 
 
+@pytest.mark.slow
 def test_settings_stand_in_the_record(toy):
     demo(out=toy / "demo", common=Common(device="cpu"))
     recipe = json.loads((toy / "demo" / "recipe.json").read_text())

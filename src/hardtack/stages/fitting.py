@@ -279,7 +279,6 @@ def _run(
             model=str(run.folder / "model"),
             resumed=resumptions(run),
             seconds=round(run.clock.seconds() - seconds_looking(run), 3),
-            validation_seconds=round(seconds_looking(run), 3),
         )
 
 
