@@ -38,7 +38,8 @@ nitpicky = True
 nitpick_ignore_regex = [
     (r"py:.*", r"(torch|np|numpy|nn|transformers|pa|filelock|argparse|collections|typing|pathlib)\b.*"),
     (r"py:.*", r"(Any|Callable|ClassVar|Generator|Iterable|Iterator|Literal|Mapping|Sequence|Path|Protocol)"),
-    (r"py:.*", r"(Tensor|Json|Watch|Stream|Loss|Encode|Texts|Columns|Queries|hardtack\.storage\.Stored|NO_DEFAULT)"),
+    (r"py:.*", r"(Tensor|Json|Watch|Stream|Loss|Encode|Texts|Columns|Queries|NO_DEFAULT)"),
+    (r"py:.*", r"hardtack\.storage\.Stored"),
 ]
 
 html_theme = "furo"
