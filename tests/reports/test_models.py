@@ -96,3 +96,11 @@ def test_other_settings_are_another_group_with_a_name_of_its_own():
     groups = groups_of(models)
     assert len({group.name for group in groups}) == 3
     assert [len(group.entries) for group in groups] == [1, 1, 1]
+
+
+def test_a_cell_of_a_study_is_called_by_its_stage_and_axes():
+    names = ("dense/seed=0,objective=clean", "dense/seed=1,objective=clean", "subnets/seed=0,ticket=random")
+    rows = [row("dense", DENSE, id=names[seed], model=names[seed], trained_seed=seed) for seed in (0, 1)]
+    rows.append(row("random", ROBUST, id="random", model=f"runs/study/{names[2]}/model"))
+    models, _ = modelled(*rows)
+    assert [model.label for model in models] == ["dense objective=clean", "subnets ticket=random"]

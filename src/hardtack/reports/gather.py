@@ -133,8 +133,12 @@ def _entries(folders: Iterable[Folder], held: dict[str, list[Row]], notes: list[
 
 
 def _differ(one: Row, other: Row) -> bool:
-    """Say whether two rows of one id disagree; a study adds fields of its own, and runs measure anew."""
-    return any(one[name] != other[name] for name in one.keys() & other.keys() - {"measured"})
+    """Say whether two rows of one id disagree.
+
+    A study adds fields of its own and names places below its folder; runs measure anew.
+    """
+    places = {"model", "ticket"} if "cell" in one or "cell" in other else set()
+    return any(one[name] != other[name] for name in one.keys() & other.keys() - {"measured"} - places)
 
 
 def _checked(row: Row, folder: Folder, notes: list[str]) -> Row | None:

@@ -17,6 +17,7 @@ from hardtack.stats import proportion_over_seeds
 
 GENERIC = re.compile(r"(seed-\d+|model|ticket|tickets)$")  # parts of a path that name no model
 ALIKE = 0.03  # operations a token grow a little with the text
+CELL = re.compile(r"seed=\d+(?:,|$)")  # how a study calls a cell's folder, inside its stage's
 SEED = re.compile(r"[-_.]?(seed|s)[-_]?\d+$")
 
 
@@ -227,6 +228,8 @@ def _name(row: Row) -> str:
     if len(path.parts) == 2 and not path.is_absolute() and not row.get("method"):
         return model  # ORG/NAME of the hub
     telling = [part for part in path.parts if not GENERIC.match(part)]
+    if telling and CELL.match(telling[-1]):
+        return " ".join([*telling[-2:-1], CELL.sub("", telling[-1], count=1)]).strip()
     return SEED.sub("", telling[-1]) or telling[-1] if telling else model
 
 
