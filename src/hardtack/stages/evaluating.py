@@ -114,10 +114,10 @@ def evaluate(
         if missing:
             (run.folder / "DONE").unlink(missing_ok=True)
             leave_recipe(run, again)
-        attacked = sum(not isinstance(on, Whole) for _, on in missing)
         fast = None
-        if attacked and runtime == "auto":
-            fast = choose_runtime(subject, attacked, examples, shared["flops"], run)
+        if runtime == "auto" and any(not isinstance(on, Whole) for _, on in missing):
+            # All attacks count, done or not: a run that goes on has to find the same program again.
+            fast = choose_runtime(subject, len(attacks), examples, shared["flops"], run)
         for row, on in missing:
             run.clock.restart()  # each row's seconds are its own
             outcomes: list[Outcome] = []

@@ -231,7 +231,9 @@ def choose_runtime(subject: Subject, attacks: int, examples: int, flops: float |
         work_flops=attacks * len(drawn) * QUERIES * (flops or 0),
         scratch=run.scratch,
     )
-    run.log(event="runtime", name=chosen.runtime.name, why=chosen.why)
+    said = {"event": "runtime", "name": chosen.runtime.name, "why": chosen.why}
+    if not run.logged(**said):  # a run that goes on finds the same one again
+        run.log(**said)
     return chosen.runtime
 
 
