@@ -184,7 +184,7 @@ def test_written_and_loaded_in_one_line_it_is_the_same_model(name, tmp_path):
 def test_plain_transformers_refuses_it_instead_of_opening_it_wrong(tmp_path):
     written(tmp_path)
     for opener in (AutoConfig, AutoModelForSequenceClassification):
-        with pytest.raises(ValueError, match=shrunk.HINT):
+        with pytest.raises(ValueError, match=shrunk.MODEL_TYPE):
             opener.from_pretrained(tmp_path)
     with pytest.raises(RuntimeError, match="ignore_mismatched_sizes"):
         BertForSequenceClassification.from_pretrained(tmp_path)

@@ -6,7 +6,6 @@ and 1, so that a forgotten one is seen. Logits spread by at least 1 over random 
 mean equal models.
 """
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TypeVar
@@ -327,16 +326,6 @@ def toy_task(
         for number, (split, size) in enumerate(sizes.items())
     }
     return Task("toy", ("bad", "good"), splits)
-
-
-def saved_task(folder: Path | str, labels: tuple[str, str] = ("0", "1")) -> str:
-    """Write the toy task's splits as files and return the folder's name."""
-    Path(folder).mkdir(parents=True)
-    for split, data in toy_task().splits.items():
-        pairs = zip(data.texts, data.labels, strict=True)
-        lines = [json.dumps({"text": text, "label": labels[label]}) + "\n" for (text,), label in pairs]
-        (Path(folder) / f"{split}.jsonl").write_text("".join(lines))
-    return str(folder)
 
 
 def toy_encoder(model: nn.Module) -> Encoder:

@@ -20,10 +20,10 @@ from hardtack.errors import InputError
 from hardtack.families import FAMILIES
 from hardtack.prunable import SHRUNK_UNITS, Prunable, Site, base_of, kinds_of
 
-MODEL_TYPE = "hardtack-shrunk"
-"""The model type that such a folder's config names; its own stands under `shrunk_from`."""
-HINT = "open it with hardtack.load"
-"""Stands behind the type: transformers quotes both where it refuses the folder."""
+MODEL_TYPE = "hardtack-shrunk: open it with hardtack.load"
+"""The model type that such a folder's config names; its own stands under `shrunk_from`.
+
+transformers quotes it where it refuses the folder."""
 WIDEST = 2**24
 """Largest dimension that a folder may claim for its dense model: indices of units take memory."""
 Units = Mapping[str, int | list[int]]
@@ -207,7 +207,7 @@ def save(model: PreTrainedModel, folder: Path, *, head: bool = True) -> None:
     if is_shrunk(model):
         path = folder / "config.json"
         settings = json.loads(path.read_text())
-        settings |= {"shrunk_from": settings["model_type"], "model_type": f"{MODEL_TYPE}: {HINT}"}
+        settings |= {"shrunk_from": settings["model_type"], "model_type": MODEL_TYPE}
         path.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n")
 
 
@@ -224,7 +224,7 @@ def config_of(path: Path | None) -> Any:
         settings = json.loads(path.read_text()) if path is not None else {}
     except (OSError, ValueError):
         return None  # whoever reads it next says what is wrong with it
-    if not isinstance(settings, dict) or str(settings.get("model_type")).partition(":")[0] != MODEL_TYPE:
+    if not isinstance(settings, dict) or settings.get("model_type") != MODEL_TYPE:
         return None
     try:
         kind = settings.pop("shrunk_from")

@@ -19,7 +19,7 @@ from hardtack.errors import InputError
 from hardtack.runs import Run, generator
 from hardtack.tasks.task import Batch
 from hardtack.training.adversarial import OBJECTIVES, PGD, Clean, FreeLB
-from hardtack.training.losses import Distillation, cross_entropy
+from hardtack.training.losses import cross_entropy
 
 SETTINGS = {
     "clean": Clean(),
@@ -175,26 +175,6 @@ def test_the_loss_is_per_example_and_exchangeable():
         losses = drive(dataclasses.replace(objective, loss=weighted), model, batch)
         alone = drive(objective, model, one)
         assert losses == pytest.approx([2 * loss / 5 for loss in alone], rel=1e-4)
-
-
-@pytest.mark.parametrize("name", SETTINGS)
-def test_a_distillation_goes_into_every_objective_and_trains_the_student_only(name):
-    student, teacher = TOYS["bert"](), TOYS["bert"](seed=1)
-    batch = first_batch(student)
-    with torch.no_grad():
-        soft = teacher.eval()(**batch.inputs).logits
-    answers = soft.clone().requires_grad_()
-    batch = batch._replace(extra={"teacher": answers})
-    objective = SETTINGS[name]
-    mixed = dataclasses.replace(objective, loss=Distillation(0.25, 3.0, hard=objective.loss))
-    assert mixed.passes == objective.passes
-    losses = drive(mixed, student, batch)
-    assert answers.grad is None
-    assert all(parameter.grad is None for parameter in teacher.parameters())
-    assert all(bool(found.isfinite().all()) for found in gradients(student).values())
-    assert drive(objective, student, batch) != losses
-    other = batch._replace(extra={"teacher": soft.flip(1)})
-    assert drive(mixed, student, other) != losses
 
 
 CLASSIFIERS = {

@@ -4,7 +4,8 @@ import json
 
 import pytest
 import torch
-from tests.toys import saved_task, saved_toy, toy_task
+from tests.stages.saved import saved_task
+from tests.toys import saved_toy, toy_task
 from transformers import AutoTokenizer, BertForSequenceClassification
 
 from hardtack.errors import InputError

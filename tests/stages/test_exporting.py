@@ -7,7 +7,8 @@ import pytest
 import torch
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file
-from tests.toys import logits_of, saved_toy, toy_inputs, toy_task
+from tests.stages.saved import saved_task
+from tests.toys import logits_of, saved_toy, toy_inputs
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
 import hardtack
@@ -34,13 +35,8 @@ def place(tmp_path_factory):
     whole = AutoModelForSequenceClassification.from_pretrained(place / "tiny")
     whole.bert.save_pretrained(place / "base")
     AutoTokenizer.from_pretrained(place / "tiny").save_pretrained(place / "base")
-    (place / "task").mkdir()
-    for split, data in toy_task().splits.items():
-        pairs = zip(data.texts, data.labels, strict=True)
-        rows = [{"text": text, "label": ("bad", "good")[label]} for (text,), label in pairs]
-        (place / "task" / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    task = saved_task(place / "task", ("bad", "good"))
     method = EarlyBird((Sparsity.parse("0.5"),), epochs=1.0, lr=1e-3)
-    task = str(place / "task")
     search(method, str(place / "base"), task=task, out=place / "search", common=CPU)
     retrain(place / "search", task=task, out=place / "retrained", epochs=1.0, lr=1e-3, common=CPU)
     found = search(Magnitude(), str(place / "base"), task=task, out=place / "weights", common=CPU)

@@ -8,7 +8,8 @@ import pytest
 from huggingface_hub import ModelCard
 from tests.forked import forked
 from tests.kills import After, digest, run_killed
-from tests.toys import saved_task, saved_toy, toy_inputs
+from tests.stages.saved import saved_task
+from tests.toys import saved_toy, toy_inputs
 
 import hardtack
 from hardtack.cli import main

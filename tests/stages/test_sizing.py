@@ -5,7 +5,8 @@ import json
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.toys import STRUCTURED, TOYS, saved_task, saved_toy, toy_inputs
+from tests.stages.saved import saved_task
+from tests.toys import STRUCTURED, TOYS, saved_toy, toy_inputs
 
 from hardtack import cost
 from hardtack.errors import InputError
