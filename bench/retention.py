@@ -9,8 +9,11 @@ error: the 384-input matrices of the packaged MiniLM on 256 SST-2 sentences, `bl
     re-fitting against exact row-wise removal, whose rows are sampled; at most 2.2 and 1.4 times its error,
     and at least 50 times as fast. The 1536-input matrices are reported against magnitude only.
 stream: the same shape from its files, in a process of its own: its highest resident size above where it
-    began is at most that of the embeddings, three blocks, and the Hessians of a block with what a factor
-    takes (`sizes.room`); the same search with the model in memory stands beside.
+    began is at most that of the embeddings, three blocks, and the Hessians: the widest group's sums and,
+    as a plain float64 solve would take them, four matrices of that size (with the ridge, in the sweep's
+    order, its factor, the factor's inverse). Beside it the narrowest reading, a Gram matrix and a factor for
+    each of a block's inputs, and the same search with the model in memory. A search of a tiny model goes
+    before, so that libraries are loaded.
 """
 
 import argparse
@@ -37,7 +40,6 @@ from hardtack.methods.obs import Obs
 from hardtack.methods.parts import Sample
 from hardtack.methods.retention import Retention
 from hardtack.methods.search import Data
-from hardtack.methods.sizes import room
 from hardtack.methods.solve import Budget, pruned, removed_exactly
 from hardtack.methods.states import record_
 from hardtack.methods.sums import gather
@@ -161,29 +163,36 @@ def errors(refit: int) -> bool:
 
 def stream(refit: int, layers: int) -> bool:
     with tempfile.TemporaryDirectory() as place:
-        folder = Path(place) / "model"
-        AutoModelForSequenceClassification.from_config(BertConfig(num_hidden_layers=layers)).save_pretrained(
-            folder
-        )
-        AutoTokenizer.from_pretrained(embedded_model()).save_pretrained(folder)
+        tiny = BertConfig(
+            hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64
+        )  # fmt: skip
+        for name, config in (("tiny", tiny), ("model", BertConfig(num_hidden_layers=layers))):
+            AutoModelForSequenceClassification.from_config(config).save_pretrained(Path(place) / name)
+            AutoTokenizer.from_pretrained(embedded_model()).save_pretrained(Path(place) / name)
         context = multiprocessing.get_context("spawn")
         with context.Pool(1, maxtasksperchild=1) as pool:  # a process for each: what one frees, it may keep
-            works = [(folder, Path(place) / str(how), how, refit) for how in (True, False)]
-            (most, limit), (whole, _) = (pool.apply(peak_of, work) for work in works)
-    kept = most <= limit
+            works = [(Path(place), how, refit) for how in (True, False)]
+            (most, limits), (whole, _) = (pool.apply(peaks, work) for work in works)
+    kept = most <= limits[0]
     print(
         f"BERT-base shape, {layers} layers, streamed: peak memory {most / 1e9:.2f} GB above where the "
-        f"process began, embeddings + 3 blocks + Hessians {limit / 1e9:.2f} GB: "
-        f"{'holds' if kept else 'FAILS'}; with the model in memory {whole / 1e9:.2f} GB"
+        f"process began, embeddings + 3 blocks + Hessians {limits[0] / 1e9:.2f} GB: "
+        f"{'holds' if kept else 'FAILS'} ({limits[1] / 1e9:.2f} in the narrowest reading); with the model in "
+        f"memory {whole / 1e9:.2f} GB"
     )
     return kept
 
 
-def peak_of(folder: Path, out: Path, how: bool, refit: int) -> tuple[int, int]:
+def peaks(place: Path, how: bool, refit: int) -> tuple[int, tuple[int, int]]:
     """Return a search's highest resident size above where it began, and what it may be."""
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
     logging.set_verbosity_error()
     logging.disable_progress_bar()
+    peak_of(place / "tiny", place / f"tiny-{how}", how, refit)
+    return peak_of(place / "model", place / f"model-{how}", how, refit)
+
+
+def peak_of(folder: Path, out: Path, how: bool, refit: int) -> tuple[int, tuple[int, int]]:
     out.mkdir()
     labels, method = ("0", "1"), Retention(sparsities=(Sparsity.parse("0.5"),), refit=refit)
     table = Table.of([(str(i),) for i in range(EXAMPLES)], [i % 2 for i in range(EXAMPLES)])
@@ -193,12 +202,13 @@ def peak_of(folder: Path, out: Path, how: bool, refit: int) -> tuple[int, int]:
         view, data = Prunable.of(loaded.model), Data(batches, batches, weights=weights)
         for ticket in method.search(loaded.model, loaded.base, view, data, Clean(), Run("x", 0, out)):
             ticket.save(out / "ticket")
+    config = loaded.model.config
+    narrow, wide = config.hidden_size**2, config.intermediate_size**2
     embeddings = sum(p.numel() for p in loaded.model.bert.embeddings.parameters())
     block = sum(p.numel() for p in loaded.model.bert.encoder.layer[0].parameters())
-    with torch.no_grad():
-        blocks = Blocks.of(loaded.model, [Sample(next(batches.in_order()))], weights)
-        hessians = room(method, blocks, list(blocks.stages(view)), view).hessians
-    return peak.most, 4 * (embeddings + 3 * block) + hessians
+    weights_of = 4 * (embeddings + 3 * block)
+    sums = 8 * wide + 8 * config.hidden_size * config.intermediate_size
+    return peak.most, (weights_of + sums + 4 * 8 * wide, weights_of + 2 * 8 * (3 * narrow + wide))
 
 
 def compare(matrix, stage, factor, refit, found, times) -> None:

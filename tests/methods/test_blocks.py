@@ -9,7 +9,7 @@ from tests.toys import TOYS, logits_of, toy_batches
 from tests.zoo import IMAGES, ZOO
 
 from hardtack.errors import InputError
-from hardtack.methods.blocks import Blocks
+from hardtack.methods.blocks import Blocks, Known
 from hardtack.methods.parts import Sample
 from hardtack.methods.states import record_
 from hardtack.modes import evaluation_mode
@@ -138,3 +138,27 @@ def test_a_model_without_blocks_of_its_own_is_refused_in_one_line(toy):
     assert "\n" not in str(caught.value)
     assert type(base_of(ZOO[toy]())).__name__ in str(caught.value)
     assert toy in ("albert", "deberta-v2", "squeezebert") or toy in IMAGES
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("toy", ["bert", "gpt2", "llama", "vit"])
+def test_what_finished_matrices_gave_is_not_multiplied_again(toy):
+    model, blocks, _ = walk(toy)
+    stage = next(blocks.stages(Prunable.of(model)))
+    first, *others = stage.groups
+    weights = {
+        f"{m.module}.weight": 2 * stage.root.get_parameter(f"{m.module}.weight") for m in first.matrices
+    }
+    plain = blocks.run(stage, 1, blocks.start[1], weights)
+    known = Known()
+    for wanted in others:  # each pass ends at its group; the first makes what the later ones know
+        direct, found = (
+            blocks.inputs(stage, [wanted], 1, blocks.start[1], weights, how) for how in (None, known)
+        )
+        assert torch.equal(*direct, *found)
+    zeros = {name: torch.zeros_like(weight) for name, weight in weights.items()}
+    assert torch.equal(blocks.run(stage, 1, blocks.start[1], zeros, known), plain)
+    known.forget_(1)
+    assert not torch.equal(blocks.run(stage, 1, blocks.start[1], zeros, known), plain)
+    modules = [stage.root.get_submodule(m.module) for m in first.matrices]
+    assert all("forward" not in module.__dict__ for module in modules)

@@ -45,16 +45,16 @@ def needed(method):
 def test_room_by_hand():
     """Toy BERT: width 24, inner 40; a block reads 24, 24, 24 and 40 inputs."""
     found, tokens, units = needed(Obs(sparsities=HALF))
-    # four sums of a block at once, and a factor of the widest with what it is made of
-    assert found.hessians == 8 * (3 * 24**2 + 40**2) + 4 * 8 * 40**2
+    # four sums of a block at once, a factor of the widest, and its Hessian in float32
+    assert found.hessians == 8 * (3 * 24**2 + 40**2) + 12 * 40**2
     assert found.weights == 5 * units + 6 * 8 * 24 * 40
     assert found.disk == 5 * units + 4 * 4 * 24 * tokens + units // 8 + 4096 + 4 * units
     assert found.states > 3 * 4 * 24 * tokens
     full, _, _ = needed(Retention(sparsities=HALF))
     # one sum at a time: 40 inputs and as many columns of targets as the dense outputs are wide
-    assert full.hessians == 8 * 40 * (40 + 24) + 4 * 8 * 40**2
-    # targets: three inputs of 24, and an output of 24 in place of 40 inputs
-    assert full.states == found.states + 4 * tokens * 4 * 24
+    assert full.hessians == 8 * 40 * (40 + 24) + 12 * 40**2
+    # targets: three inputs of 24, and an output of 24 in place of 40 inputs; what six finished matrices give
+    assert full.states == found.states + 4 * tokens * (4 * 24 + 4 * 24 + 40 + 24)
     wanda, _, _ = needed(Wanda(sparsities=HALF))
     assert wanda.hessians == 8 * (3 * 24 + 40)
     assert wanda.weights < found.weights

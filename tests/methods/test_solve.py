@@ -106,8 +106,8 @@ def test_exact_removal_leaves_the_optimum_on_its_mask(budget):
 def test_refitting_reaches_the_same_optimum_from_any_guess():
     W, factor = problem(6, 30, ridge=1e-3)
     _, mask = removed(W, factor, Budget(13))
-    found = refitted(W, torch.zeros_like(W), mask, factor.hessian, 300)
-    again = refitted(W, W, mask, factor.hessian, 300)
+    found = refitted(W, torch.zeros_like(W), mask, factor, 300)
+    again = refitted(W, W, mask, factor, 300)
     assert torch.allclose(found, again, rtol=1e-6, atol=1e-8)
     for row in range(6):
         direct = best_on(mask[row].nonzero().flatten().tolist(), W[row], factor.hessian)
@@ -118,7 +118,7 @@ def test_refitting_reaches_the_same_optimum_from_any_guess():
 def test_refitting_a_row_that_keeps_nothing_or_all_is_harmless():
     W, factor = problem(2, 8)
     mask = torch.tensor([[False] * 8, [True] * 8])
-    found = refitted(W, W.clone(), mask, factor.hessian, 50)
+    found = refitted(W, W.clone(), mask, factor, 50)
     assert (found[0] == 0).all()
     assert torch.equal(found[1], W[1])
 
@@ -159,7 +159,7 @@ def test_the_sweep_lies_between_exact_removal_and_magnitude():
     budget = Budget(96)
     exact = error(removed_exactly(W, factor, budget)[0], W, factor)
     swept, mask = removed(W, factor, budget)
-    fitted = error(refitted(W, swept, mask, factor.hessian, 100), W, factor)
+    fitted = error(refitted(W, swept, mask, factor, 100), W, factor)
     by_size = error(W * budget.mask(W.abs()), W, factor)
     assert max(exact, fitted) < error(swept, W, factor) < by_size
 
@@ -183,12 +183,12 @@ def test_adapted_weights_are_the_ridge_solution_around_the_dense_weight():
     W = torch.randn(5, 9, generator=rng, dtype=torch.float64)
     factor = Factor.of(X.T @ X, 0.1, "w")
     ridge = 0.1 * (X.T @ X).diagonal().mean()
-    found = adapted(W, factor, X.T @ X, X.T @ Z @ W.T)
+    found = adapted(W, factor, X.T @ Z @ W.T)
     # min over V of |X V^T - Z W^T|^2 + ridge |V - W|^2, as one least-squares problem
     stacked = torch.cat([X, ridge.sqrt() * torch.eye(9, dtype=torch.float64)])
     targets = torch.cat([Z @ W.T, ridge.sqrt() * W.T])
     assert torch.allclose(found.T, torch.linalg.lstsq(stacked, targets).solution)
-    assert torch.equal(adapted(W, Factor.of(Z.T @ Z, 0.1, "w"), Z.T @ Z, Z.T @ Z @ W.T), W)  # check 2
+    assert torch.equal(adapted(W, Factor.of(Z.T @ Z, 0.1, "w"), Z.T @ Z @ W.T), W)  # check 2
 
 
 def test_fewer_rows_than_inputs_leave_what_the_data_do_not_show():
@@ -196,7 +196,7 @@ def test_fewer_rows_than_inputs_leave_what_the_data_do_not_show():
     X = torch.randn(3, 12, generator=rng, dtype=torch.float64)
     Z = torch.randn(3, 12, generator=rng, dtype=torch.float64)
     W = torch.randn(4, 12, generator=rng, dtype=torch.float64)
-    new = adapted(W, Factor.of(X.T @ X, 1e-6, "w"), X.T @ X, X.T @ Z @ W.T)
+    new = adapted(W, Factor.of(X.T @ X, 1e-6, "w"), X.T @ Z @ W.T)
     assert torch.allclose(X @ new.T, Z @ W.T, atol=1e-3)
     unseen = torch.linalg.qr(X.T, mode="complete").Q[:, 3:]  # directions that no row has
     assert torch.allclose(new @ unseen, W @ unseen, atol=1e-8)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
+from itertools import count
 from typing import Any
 
 import torch
@@ -183,18 +184,30 @@ class Blocks:
             raise InputError(f"{min(left)} is in no block and not behind them; keep it whole (--keep-whole)")
         yield stage
 
-    def run(self, stage: Stage, batch: int, hidden: Tensor, weights: Weights) -> Tensor:
-        """Run a stage on one batch's hidden state with some of its weights replaced; logits at the end."""
+    def run(
+        self, stage: Stage, batch: int, hidden: Tensor, weights: Weights, known: "Known | None" = None
+    ) -> Tensor:
+        """Run a stage on one batch's hidden state with some of its weights replaced; logits at the end.
+
+        What replaced matrices gave in an earlier pass with the same weights is not multiplied again where it
+        is `known`.
+        """
         replaced = dict(weights)
-        if stage.block is None:
-            with self._standing_in(partial(self._resume, hidden)):
-                return functional_call(self.model, replaced, (), self.samples[batch].batch.inputs).logits
-        args, kwargs = self.calls[stage.block][batch]
-        out = functional_call(stage.root, replaced, (hidden, *args), kwargs)
-        return _hidden(out)
+        with nullcontext() if known is None else known.answering(stage.root, batch, replaced):
+            if stage.block is None:
+                with self._standing_in(partial(self._resume, hidden)):
+                    return functional_call(self.model, replaced, (), self.samples[batch].batch.inputs).logits
+            args, kwargs = self.calls[stage.block][batch]
+            return _hidden(functional_call(stage.root, replaced, (hidden, *args), kwargs))
 
     def inputs(
-        self, stage: Stage, groups: Sequence[Group], batch: int, hidden: Tensor, weights: Weights
+        self,
+        stage: Stage,
+        groups: Sequence[Group],
+        batch: int,
+        hidden: Tensor,
+        weights: Weights,
+        known: "Known | None" = None,
     ) -> list[Tensor]:
         """Return what the groups read in one batch: [rows, in] for each, without padding.
 
@@ -209,11 +222,11 @@ class Blocks:
 
         modules = [stage.root.get_submodule(group.matrices[0].module) for group in groups]
         with _hooked(modules, lambda n, m: m.register_forward_pre_hook(partial(take, n))), suppress(_Enough):
-            self.run(stage, batch, hidden, weights)
+            self.run(stage, batch, hidden, weights, known)
         return [torch.cat([self.rows(x, batch) for x in calls]) for calls in found]
 
     def outputs(
-        self, stage: Stage, batch: int, hidden: Tensor, weights: Weights
+        self, stage: Stage, batch: int, hidden: Tensor, weights: Weights, known: "Known | None" = None
     ) -> tuple[Tensor, dict[str, list[Tensor]]]:
         """Run a stage on one batch; return its output, and each matrix's outputs (name -> [rows, out])."""
         matrices = list(stage.matrices())
@@ -226,7 +239,7 @@ class Blocks:
 
         modules = [stage.root.get_submodule(matrix.module) for matrix in matrices]
         with _hooked(modules, lambda n, m: m.register_forward_hook(partial(keep, n))):
-            return self.run(stage, batch, hidden, weights), found
+            return self.run(stage, batch, hidden, weights, known), found
 
     def rows(self, x: Tensor, batch: int) -> Tensor:
         """Return the vectors of x without those of padding: [rows, width].
@@ -325,6 +338,42 @@ class Blocks:
                 "run apart"
             )
         return like
+
+
+class Known:
+    """What a stage's finished matrices give in each batch: its passes for later ones need not multiply again.
+
+    Good for one stage and one path, while the weights of what is finished stay as they are.
+    """
+
+    def __init__(self) -> None:
+        self._outputs: dict[tuple[int, str], list[Tensor]] = {}
+
+    @contextmanager
+    def answering(self, root: nn.Module, batch: int, weights: Weights) -> Iterator[None]:
+        """Let the modules of these weights give what they gave before, and note what they give anew."""
+        modules = {name: root.get_submodule(name) for name in (key.rpartition(".")[0] for key in weights)}
+        try:
+            for name, module in modules.items():
+                calls = self._outputs.setdefault((batch, name), [])
+                module.forward = partial(_known_or_new, module.forward, calls, count())
+            yield
+        finally:
+            for module in modules.values():
+                module.__dict__.pop("forward", None)
+
+    def forget_(self, batch: int) -> None:
+        """Drop a batch that no pass is left for."""
+        for key in [key for key in self._outputs if key[0] == batch]:
+            del self._outputs[key]
+
+
+def _known_or_new(
+    forward: Callable[..., Tensor], calls: list[Tensor], numbers: Iterator[int], *args: Any
+) -> Tensor:
+    if (number := next(numbers)) == len(calls):  # a pass that ended early knows fewer calls than there are
+        calls.append(forward(*args))
+    return calls[number]
 
 
 @contextmanager

@@ -12,14 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from hardtack.errors import InputError
-from hardtack.methods.blocks import Blocks
+from hardtack.methods.blocks import Blocks, Known
 from hardtack.methods.calibrated import Calibrated
 from hardtack.methods.calibration import described, samples
 from hardtack.methods.parts import Group, Matrix, Stage
 from hardtack.methods.search import Data, check_kinds, record
 from hardtack.methods.sizes import check_room
 from hardtack.methods.solve import Budget
-from hardtack.methods.states import States, give_back, record_
+from hardtack.methods.states import States, give_back_, record_
 from hardtack.methods.sums import Lost, Rule, Sums, advance, gather, target_name, targets
 from hardtack.modes import evaluation_mode
 from hardtack.prunable import Prunable
@@ -58,6 +58,8 @@ def tickets(
             f"{method.name} changes the weights of the model that it reads, so its tickets fit no other "
             "base; allowed: the fine-tuned model itself as the base, without another start"
         )
+    if data.weights is not None:
+        give_back_()
     with evaluation_mode(start):
         blocks = Blocks.of(start, samples(method, start, data, objective, run), data.weights)
         stages = list(blocks.stages(view))
@@ -168,14 +170,12 @@ def _pruned(
     for number, stage in enumerate(stages):
         if number < found.blocks or states is None:
             continue
-        lost = Lost()
+        lost, known = Lost(), None if streamed or rule.each == "block" else Known()
         with blocks.present(stage.block):
             weights, masks = _stage(
-                rule, blocks, stage, budgets, states.dense, states.sparse, found.short, run
+                rule, blocks, stage, budgets, states.dense, states.sparse, found.short, run, known
             )
-            if streamed:
-                give_back()
-            pairs = advance(blocks, stage, weights, states.dense, states.sparse, lost)
+            pairs = advance(blocks, stage, weights, states.dense, states.sparse, lost, known)
             if stage.block is None:  # nothing comes after it; a language model's logits are large
                 for _ in pairs if stage.groups else ():
                     pass
@@ -187,6 +187,7 @@ def _pruned(
                 if f"{matrix.module}.weight" in weights
             }
         _log(run, stage, found.keep_(run, changed, {name: mask.cpu() for name, mask in masks.items()}, lost))
+        del weights, masks, changed  # else they wait for the next stage's
         states.settle_(run)
         run.tick(f"{method.name} {sparsity}", number + 1, len(stages))
     return found
@@ -241,6 +242,7 @@ def _stage(
     sparse: Sequence[Tensor],
     short: list[str],
     run: Run,
+    known: Known | None,
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Prune the matrices of a stage; return its changed parameters, by their names there, and the masks."""
     weights: dict[str, Tensor] = {}
@@ -250,9 +252,9 @@ def _stage(
     wanted = _wanted(blocks, stage, groups, dense, run) if rule.adapts else None
     for together in [groups] if rule.each == "block" else [[group] for group in groups]:
         states, pruned = (dense, {}) if rule.path == "dense" else (sparse, weights)
-        gathered = gather(rule, blocks, stage, together, states, pruned, banks=banks, wanted=wanted)
-        if blocks.weights is not None:
-            give_back()
+        gathered = gather(
+            rule, blocks, stage, together, states, pruned, banks=banks, wanted=wanted, known=known
+        )
         for group, sums in zip(together, gathered, strict=True):
             for matrix in group.matrices:
                 _solve_(rule, stage, matrix, sums, budgets, weights, masks)

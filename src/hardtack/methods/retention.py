@@ -117,5 +117,5 @@ class Retention:
     def _solve(self, W: Tensor, sums: Sums, budget: Budget) -> tuple[Tensor, Tensor]:
         """Fit the matrix to the dense outputs, then remove, compensate and re-fit."""
         if sums.cross is not None:
-            W = adapted(W, sums.factor(), sums.gram, sums.outputs(W))
+            W = adapted(W, sums.factor(), sums.outputs(W))
         return pruned(W, sums.factor(), budget, self.solver, self.refit if budget.gone or budget.banks else 0)

@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from hardtack import cost
 from hardtack.errors import InputError
-from hardtack.methods.blocks import Blocks
+from hardtack.methods.blocks import Blocks, Known
 from hardtack.methods.calibrated import Calibrated
 from hardtack.methods.calibration import samples
 from hardtack.methods.parts import Group, Stage
@@ -44,9 +44,10 @@ class Room(NamedTuple):
 def room(method: Calibrated, blocks: Blocks, stages: Sequence[Stage], view: Prunable) -> Room:
     """Work out the largest sizes from shapes alone; a plan's and a check's numbers, within some tenths.
 
-    States are two paths' running states and the first ones, which all sparsities begin with, and what
-    adaptive weights are fitted to; Hessians the sums that are gathered at once, a factor and what is needed
-    to make it; weights the results so far, and one matrix's solve in float64.
+    States are two paths' running states and the first ones, which all sparsities begin with, what adaptive
+    weights are fitted to, and what finished matrices of a block give (in memory only); Hessians the sums that
+    are gathered at once, a factor, and a Hessian in float32; weights the results so far, and one matrix's
+    solve in float64.
     """
     rule, streamed = method.rule(), blocks.weights is not None
     width = blocks.first.shape[-1]
@@ -54,21 +55,23 @@ def room(method: Calibrated, blocks: Blocks, stages: Sequence[Stage], view: Prun
             else len(s.batch.ids) * blocks.first.shape[1] for s in blocks.samples]  # fmt: skip
     summed = sum(each[number] for number in blocks.summed)
     state = 4 * width * sum(each)
-    fitted = hessians = activations = solve = 0
+    fitted = hessians = activations = solve = known = 0
     for stage in stages:
         groups = [g for g in stage.groups if rule.adapts or any(matrix.pruned for matrix in g.matrices)]
         sizes = [_sums(rule, stage, group) for group in groups] or [0]
         inputs = [_widths(stage, group)[0] for group in groups] or [0]
         if rule.adapts:
             fitted = max(fitted, sum(4 * summed * _fitted(stage, group) for group in groups))
-        factor = 4 * 8 * max(inputs) ** 2 if rule.compensates else 0
+        factor = 12 * max(inputs) ** 2 if rule.compensates else 0
         hessians = max(hessians, factor + (sum(sizes) if rule.each == "block" else max(sizes)))
+        if rule.each == "matrix":
+            known = max(known, 4 * summed * sum(_outputs(stage, group) for group in groups))
         tall = [sum(_widths(stage, group)) for group in groups]
         activations = max(activations, 2 * 4 * max(each) * sum(tall))
         shapes = [_widths(stage, group) for group in groups]
         solve = max([solve, *(6 * 8 * inner * outer for inner, outer in shapes)])
     kept = view.units * (5 if rule.compensates else 1)  # float32 and a byte of mask
-    states = activations + (0 if streamed else fitted + 3 * state)
+    states = activations + (0 if streamed else fitted + known + 3 * state)
     disk = (
         kept
         + (fitted + 5 * state if streamed else 4 * state)
@@ -123,6 +126,12 @@ def _widths(stage: Stage, group: Group) -> tuple[int, int]:
         for shape, matrix in zip(shapes, group.matrices, strict=True)
     ]
     return pairs[0][0], max(outputs for _, outputs in pairs)
+
+
+def _outputs(stage: Stage, group: Group) -> int:
+    """Return how many outputs a group's matrices have together."""
+    inputs = _widths(stage, group)[0]
+    return sum(stage.root.get_parameter(f"{m.module}.weight").numel() for m in group.matrices) // inputs
 
 
 def _fitted(stage: Stage, group: Group) -> int:
@@ -190,9 +199,13 @@ def _passes(rule: Rule, blocks: Blocks, stage: Stage, scored: bool) -> float:
     for _ in range(2):  # the first warms up
         began = time.perf_counter()
         wanted = dict(targets(blocks, stage, groups, blocks.start)) if rule.adapts else None
+        known = None if blocks.weights is not None or rule.each == "block" else Known()
+        done: dict[str, Tensor] = {}
         for together in [groups] if rule.each == "block" else [[group] for group in groups]:
-            gather(rule, blocks, stage, together, blocks.start, {}, banks=False, wanted=wanted)
-        for _ in advance(blocks, stage, {}, blocks.start, blocks.start, Lost()):
+            gather(rule, blocks, stage, together, blocks.start, done, banks=False, wanted=wanted, known=known)
+            names = [f"{matrix.module}.weight" for group in together for matrix in group.matrices]
+            done |= {name: stage.root.get_parameter(name) for name in names}
+        for _ in advance(blocks, stage, done, blocks.start, blocks.start, Lost(), known):
             pass
         if scored:
             gather(rule, blocks, stage, groups, blocks.start, {}, banks=False)

@@ -53,13 +53,15 @@ class Budget(NamedTuple):
 
 
 class Factor(NamedTuple):
-    """A Hessian with its ridge, and the upper triangular U with U^T U = H^-1, its inputs in `order`.
+    """The Hessian H = gram + ridge, and the upper triangular U with U^T U = H^-1, its inputs in `order`.
 
-    Row j of U is that of the inverse of H without the first j inputs, scaled: one factor serves a sweep over
-    all columns, for all rows of all matrices that read the same inputs.
+    H itself is not stored: it is a Gram matrix that others hold too, and a number. Row j of U is that of the
+    inverse of H without the first j inputs, scaled: one factor serves a sweep over all columns, for all rows
+    of all matrices that read the same inputs.
     """
 
-    hessian: Tensor
+    gram: Tensor
+    ridge: float
     upper: Tensor
     order: Tensor
 
@@ -68,7 +70,7 @@ class Factor(NamedTuple):
         """Factor a Gram matrix in float64.
 
         Args:
-            gram: sum of x x^T, [in, in].
+            gram: sum of x x^T, [in, in]; float64 is kept and not copied.
             ridge: added once (K6: never in place, never again for a row), in units of the mean diagonal.
             what: the matrix, for errors.
             mixed: order the inputs by chance (the same for every call), so that each stretch of columns that
@@ -77,29 +79,42 @@ class Factor(NamedTuple):
         Raises:
             InputError: when the Gram matrix is not finite, zero, or singular in spite of its ridge.
         """
-        H = gram.double()
-        middle = H.diagonal().mean()
-        if not torch.isfinite(H).all():
+        gram = gram.double()
+        middle = gram.diagonal().mean()
+        if not torch.isfinite(gram).all():
             raise InputError(f"the inputs of {what} hold NaN or infinity on the calibration data")
         if middle == 0:
             raise InputError(f"the inputs of {what} are all zero on the calibration data")
-        H = H.clone()
-        H.diagonal().add_(ridge * middle)
-        order = torch.randperm(len(H), generator=generator(0, "columns")) if mixed else torch.arange(len(H))
-        order = order.to(H.device)
-        # The flipped Cholesky factor gives R upper with H = R R^T, so U = R^-1: no inverse is formed.
+        size, added = len(gram), ridge * float(middle)
+        order = torch.randperm(size, generator=generator(0, "columns")) if mixed else torch.arange(size)
+        order = order.to(gram.device)
+        # The flipped Cholesky factor gives R upper with H = R R^T, so U = R^-1: no inverse of H is formed.
+        # All in one matrix's memory: the widest of these is most of what a streamed search holds.
         back = order.flip(0)
-        L, failed = torch.linalg.cholesky_ex(H[back[:, None], back])
+        memory = gram[back[:, None], back]
+        memory.diagonal().add_(added)
+        R, failed = memory.mT, torch.empty((), dtype=torch.int32, device=gram.device)
+        torch.linalg.cholesky_ex(R, out=(R, failed))
         if int(failed):
             raise InputError(f"the Hessian of {what} is singular at ridge {ridge}; choose a larger ridge")
-        R, upper = L.flip(0, 1), torch.zeros_like(H)
-        del L
-        for begin in range(0, len(H), PANEL):  # what is left of a panel of U needs no more than that of R
-            end = min(begin + PANEL, len(H))
-            one = H.new_zeros(end, end - begin)
+        _reverse_(memory.view(-1))
+        for begin in reversed(range(0, size, PANEL)):  # a panel of U needs no more than R up to its end
+            end = min(begin + PANEL, size)
+            one = R.new_zeros(end, end - begin)
             one[begin:].fill_diagonal_(1.0)
-            upper[:end, begin:end] = torch.linalg.solve_triangular(R[:end, :end], one, upper=True)
-        return cls(H, upper, order)
+            R[:end, begin:end] = torch.linalg.solve_triangular(R[:end, :end], one, upper=True)
+        return cls(gram, added, R, order)
+
+    @property
+    def hessian(self) -> Tensor:
+        """Return H, in memory of its own."""
+        H = self.gram.clone()
+        H.diagonal().add_(self.ridge)
+        return H
+
+    def times(self, left: Tensor) -> Tensor:
+        """Return a float64 matrix [n, in] times H."""
+        return (left @ self.gram).add_(left, alpha=self.ridge)
 
     def inverse_times(self, right: Tensor) -> Tensor:
         """Return H^-1 times a matrix [in, n]."""
@@ -114,6 +129,16 @@ class Factor(NamedTuple):
         out = torch.empty_like(rows)
         out[self.order] = rows
         return out
+
+
+def _reverse_(row: Tensor) -> None:
+    """Turn a vector around in its own memory."""
+    size = len(row)
+    for begin in range(0, size // 2, CHUNK // 64):
+        end = min(begin + CHUNK // 64, size // 2)
+        left = row[begin:end].flip(0)
+        row[begin:end] = row[size - end : size - begin].flip(0)
+        row[size - end : size - begin] = left
 
 
 def saliency(W: Tensor, factor: Factor) -> Tensor:
@@ -135,7 +160,8 @@ def removed(W: Tensor, factor: Factor, budget: Budget) -> tuple[Tensor, Tensor]:
     Returns:
         The new weights and the bool mask, both [out, in].
     """
-    U, W = factor.upper.float(), W[:, factor.order].float()
+    U = factor.upper.to(torch.float32, memory_format=torch.contiguous_format)
+    W = W[:, factor.order].float()
     inputs, root = W.shape[1], U.diagonal()
     bank = budget.banks[1] if budget.banks else 0
     width = bank * max(1, WIDTH // bank) if bank else WIDTH
@@ -200,7 +226,7 @@ def removed_exactly(W: Tensor, factor: Factor, budget: Budget) -> tuple[Tensor, 
     return torch.cat(weights), torch.cat(masks)
 
 
-def refitted(W: Tensor, start: Tensor, mask: Tensor, hessian: Tensor, steps: int) -> Tensor:
+def refitted(W: Tensor, start: Tensor, mask: Tensor, factor: Factor, steps: int) -> Tensor:
     """Return the least-squares weights on a mask, by conjugate gradients on all rows at once.
 
     Each row minimises (v - w) H (v - w)^T over the v that are 0 where its mask is; a step is one product with
@@ -211,15 +237,16 @@ def refitted(W: Tensor, start: Tensor, mask: Tensor, hessian: Tensor, steps: int
         W: float64 [out, in], the weights whose outputs are wanted.
         start: [out, in], a guess.
         mask: bool [out, in], True where a weight stays.
-        hessian: float64 [in, in].
+        factor: of the inputs; its H is all that counts.
         steps: how many at most.
     """
-    v, H = start * mask, hessian.float()
+    v, H = start * mask, factor.gram.float()
+    H.diagonal().add_(factor.ridge)
     middle = H.diagonal().mean()
     H.div_(middle)
     for part, w, kept in zip(v.split(ROWS), W.split(ROWS), mask.split(ROWS), strict=True):
         for done in range(0, steps, RESTART):
-            missing = ((w - part) @ hessian) * kept
+            missing = factor.times(w - part) * kept
             part.add_(_corrections(missing, kept, H, middle, min(RESTART, steps - done)))
     return v
 
@@ -247,10 +274,10 @@ def _corrections(missing: Tensor, mask: Tensor, H: Tensor, middle: Tensor, steps
 def pruned(W: Tensor, factor: Factor, budget: Budget, solver: str, refit: int) -> tuple[Tensor, Tensor]:
     """Return new weights and mask of one matrix, by the named solver and so many steps of re-fitting."""
     new, mask = (removed_exactly if solver == "exact" else removed)(W, factor, budget)
-    return (refitted(W, new, mask, factor.hessian, refit) if refit else new), mask
+    return (refitted(W, new, mask, factor, refit) if refit else new), mask
 
 
-def adapted(W: Tensor, factor: Factor, gram: Tensor, wanted: Tensor) -> Tensor:
+def adapted(W: Tensor, factor: Factor, wanted: Tensor) -> Tensor:
     """Return the weights that send the sparse inputs to the dense outputs, in the least-squares sense.
 
     With X the sparse inputs and Y the dense outputs without bias (rows are tokens), this is
@@ -260,7 +287,6 @@ def adapted(W: Tensor, factor: Factor, gram: Tensor, wanted: Tensor) -> Tensor:
     Args:
         W: float64 [out, in].
         factor: of X.
-        gram: X^T X.
         wanted: X^T Y, [in, out].
     """
-    return W + factor.inverse_times(wanted - gram @ W.T).T
+    return W + factor.inverse_times(wanted - factor.gram @ W.T).T

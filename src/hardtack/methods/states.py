@@ -11,6 +11,11 @@ from torch import Tensor
 from hardtack.methods.blocks import Blocks
 from hardtack.runs import Run
 
+MMAP_THRESHOLD = -3
+"""The number of that setting in glibc's malloc.h."""
+ALONE = 2**20
+"""Bytes from which on a tensor of a streamed search has pages of its own."""
+
 
 class Side(Sequence[Tensor]):
     """One path's states in a file that is read (mapped, where it lies on a CPU) whenever one is asked for."""
@@ -96,10 +101,10 @@ class States:
         run.drop(f"states-{self.done - 1}")
 
 
-def give_back() -> None:
-    """Return freed memory to the system: what glibc keeps of batches and solves is more than a block."""
+def give_back_() -> None:
+    """From now on return freed tensors to the system at once: glibc keeps more of them than a block."""
     with suppress(AttributeError, OSError):  # other C libraries have no such function
-        ctypes.CDLL(None).malloc_trim(0)
+        ctypes.CDLL(None).mallopt(MMAP_THRESHOLD, ALONE)
 
 
 def _names(count: int) -> list[str]:

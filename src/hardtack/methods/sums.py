@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from hardtack.methods.blocks import Blocks, Weights
+from hardtack.methods.blocks import Blocks, Known, Weights
 from hardtack.methods.parts import Group, Stage
 from hardtack.methods.solve import Budget, Factor
 
@@ -141,6 +141,7 @@ def gather(
     *,
     banks: bool,
     wanted: Mapping[str, Tensor] | None = None,
+    known: Known | None = None,
 ) -> list[Sums]:
     """Add up the inputs of groups over all batches; the Gram matrices of a group once (K10).
 
@@ -153,10 +154,11 @@ def gather(
         weights: what of the stage is pruned already on that path.
         banks: whether sweeps must walk the inputs in their order.
         wanted: what `targets` found, by its names.
+        known: what the matrices of `weights` give on that path.
     """
     sums = [Sums(g.matrices[0].name, rule.ridge, banks, direct=narrows(g, stage)) for g in groups]
     for batch in blocks.summed:
-        xs = blocks.inputs(stage, groups, batch, state := states[batch], weights)
+        xs = blocks.inputs(stage, groups, batch, state := states[batch], weights, known)
         for number, total in enumerate(sums):
             target = wanted[target_name(batch, groups[number])].to(state.device) if wanted else None
             total.add_(xs[number], target, not rule.compensates)
@@ -211,16 +213,22 @@ def advance(
     dense: Sequence[Tensor],
     sparse: Sequence[Tensor],
     lost: Lost,
+    known: Known | None = None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Move both states of each batch through a stage, yield them, and add up on the way what was lost."""
+    """Move both states of each batch through a stage, yield them, and add up on the way what was lost.
+
+    What is `known` of the sparse path is used up.
+    """
     for batch, sample in enumerate(blocks.samples):
         if sample.counts:
             y, outputs = blocks.outputs(stage, batch, dense[batch], {})
-            y_, outputs_ = blocks.outputs(stage, batch, sparse[batch], weights)
+            y_, outputs_ = blocks.outputs(stage, batch, sparse[batch], weights, known)
             lost.outputs(outputs, outputs_)
         else:
             y = blocks.run(stage, batch, dense[batch], {})
             y_ = blocks.run(stage, batch, sparse[batch], weights)
+        if known is not None:
+            known.forget_(batch)
         if stage.block is not None:
             lost.states(sample.kind, blocks.tokens[batch], y, y_)
         yield y, y_
