@@ -61,7 +61,9 @@ def write(
         (folder / "rows.jsonl").write_text("".join(f"{json.dumps(one)}\n" for one, _ in rows_and_letters))
     content = "".join(f"{line}\n" for line in lines).encode()
     if content:
-        name, data = ("outcomes.jsonl.gz", gzip.compress(content)) if zipped else ("outcomes.jsonl", content)
+        name, data = "outcomes.jsonl", content
+        if zipped:  # as a study commits them
+            name, data = "outcomes-000.jsonl.gz", gzip.compress(content)
         (folder / name).write_bytes(data)
     if recipe is not None:
         record(folder, done=done, **recipe)

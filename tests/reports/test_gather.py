@@ -110,7 +110,7 @@ def test_what_cannot_be_read_is_refused_in_one_line(tmp_path, how):
         (folder / "outcomes.jsonl").write_text('{"row": "dense-attack"}\n')
     if how == "broken zip":
         write(folder, (row("dense", DENSE), DENSE), zipped=True)
-        file = folder / "outcomes.jsonl.gz"
+        file = folder / "outcomes-000.jsonl.gz"
         file.write_bytes(file.read_bytes()[:-20])
     with pytest.raises(InputError) as caught:
         gather([folder])

@@ -36,9 +36,9 @@ def read_rows(folder: Path) -> list[Row]:
 
 
 def read_outcomes(folder: Path) -> dict[str, dict[str, Row]]:
-    """Return the outcomes of a run folder, plain or compressed: row id -> example id -> outcome."""
+    """Return the outcomes of a run folder, or those committed of a study: row id -> example id -> outcome."""
     found: dict[str, dict[str, Row]] = {}
-    for name in ("outcomes.jsonl.gz", "outcomes.jsonl"):
+    for name in ("outcomes-*.jsonl.gz", "outcomes.jsonl"):
         for file in _files(folder, name):
             for line in _lines(file):
                 if not {"row", "id", "status"} <= line.keys():
@@ -77,8 +77,9 @@ def find_runs(places: Sequence[Path]) -> list[Path]:
     return list(found.values())
 
 
-def _files(folder: Path, name: str) -> Iterable[Path]:
-    return [file for file in (folder / name, *sorted(folder.glob(f"seed-*/{name}"))) if file.is_file()]
+def _files(folder: Path, pattern: str) -> Iterable[Path]:
+    found = (*sorted(folder.glob(pattern)), *sorted(folder.glob(f"seed-*/{pattern}")))
+    return [file for file in found if file.is_file()]
 
 
 def _lines(file: Path) -> list[Row]:
