@@ -4,11 +4,14 @@
         [--out docs/results/early_stop]
 
 The settings are those of `recipes/early_bird_sst2_small.toml`: FreeLB with five passes, half of the heads and
-neurons, the default stop rule. For each seed there are four searches: until the rule stops and over the whole
-epoch, with the labels as they are and with the training labels shuffled. An overlap is the share of the units
-that one mask keeps which the other keeps, too. Chance is the overlap of random masks of the same counts with
-the whole epoch's mask; the shuffled labels say how much of a mask comes from the texts alone. Searches lie in
-`--runs` and go on where they were; written are `overlaps.csv` and `overlaps.md`.
+neurons, the default stop rule. For each seed there are five searches: until the rule stops and over the whole
+epoch, with the labels as they are and with those of the drawn training examples shuffled among them; and one
+over three epochs. An overlap is the share of the units that one mask keeps which the other keeps, too. Chance
+is the overlap of random masks of the same counts; the shuffled labels say how much of a mask comes from the
+texts alone. A search's learning rate falls to 0 at its planned end, so that a mask shortly before it is the
+last one nearly by construction: the search over three epochs, whose rate is another one at every step, is the
+harder comparison. Searches lie in `--runs` and go on where they were; written are `overlaps.csv` and
+`overlaps.md`.
 """
 
 import argparse
@@ -38,9 +41,19 @@ KINDS = ("head", "neuron")
 HALF = Sparsity.parse("0.5")
 CHANCES = 200
 """Random masks that chance is the mean of."""
+SEARCHES = (
+    ("true", "early"),
+    ("true", "full"),
+    ("true", "long"),
+    ("shuffled", "early"),
+    ("shuffled", "full"),
+)
 PAIRS = (
     ("at the stop, whole epoch", ("true", "early"), ("true", "full")),
     ("random, whole epoch", None, ("true", "full")),
+    ("at the stop, three epochs", ("true", "early"), ("true", "long")),
+    ("whole epoch, three epochs", ("true", "full"), ("true", "long")),
+    ("random, three epochs", None, ("true", "long")),
     ("at the stop with shuffled labels, whole epoch", ("shuffled", "early"), ("true", "full")),
     ("whole epoch with shuffled labels, whole epoch", ("shuffled", "full"), ("true", "full")),
 )
@@ -67,16 +80,15 @@ def main() -> int:
     args = parser.parse_args()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    loaded, found, epochs = load(args.model), [], []
+    loaded, found, epochs = load(args.model), list[Overlap](), list[str]()
     for seed in range(args.seeds):
-        tasks = {"true": args.task, "shuffled": shuffled(args.task, args.runs, seed)}
         masks: dict[tuple[str, str], dict[str, Tensor]] = {}
-        for labels, task in tasks.items():
-            for stop, threshold in (("early", 0.1), ("full", 0.0)):
-                ticket = ticket_of(args, task, args.runs / f"{labels}-{stop}-{seed}", threshold, seed)
-                masks[labels, stop] = dict(ticket.masks)
-                if (labels, stop) == ("true", "early"):
-                    epochs.append(float(str(ticket.origin["epochs"])))
+        for labels, stop in SEARCHES:
+            ticket = ticket_of(args, labels, stop, seed)
+            masks[labels, stop] = dict(ticket.masks)
+            if (labels, stop) == ("true", "early"):
+                never = "" if ticket.origin["converged"] else " (never: the last mask)"
+                epochs.append(f"{float(str(ticket.origin['epochs'])):.2f}{never}")
         view = ticket.view(loaded.model)
         kinds = {site.name: site.kind for site in view.sites}
         rng = torch.Generator().manual_seed(seed)
@@ -94,11 +106,12 @@ def main() -> int:
     return 0
 
 
-def shuffled(task: str, runs: Path, seed: int) -> str:
-    """Write a task whose training labels are shuffled; its other splits are as they were."""
-    folder = runs / f"shuffled-{seed}"
+def shuffled(args: argparse.Namespace, seed: int) -> str:
+    """Write the drawn training examples with their labels shuffled; the other splits are as they were."""
+    folder = args.runs / f"shuffled-{seed}"
     folder.mkdir(parents=True, exist_ok=True)
-    for split, table in load_task(task).splits.items():
+    task = load_task(args.task).limited(train_examples=args.train_examples, seed=seed)
+    for split, table in task.splits.items():
         labels = table.labels
         if split == "train":
             labels = np.random.default_rng(seed).permutation(labels)
@@ -107,14 +120,17 @@ def shuffled(task: str, runs: Path, seed: int) -> str:
     return str(folder)
 
 
-def ticket_of(args: argparse.Namespace, task: str, out: Path, threshold: float, seed: int) -> Ticket:
+def ticket_of(args: argparse.Namespace, labels: str, stop: str, seed: int) -> Ticket:
     """Search, or find the search done, and return its only ticket."""
+    task = args.task if labels == "true" else shuffled(args, seed)
     common = Common(seed=seed, train_examples=args.train_examples, max_length=args.max_length)
-    method = EarlyBird((HALF,), threshold=threshold)
+    threshold, epochs = 0.1 if stop == "early" else 0.0, 3.0 if stop == "long" else 1.0
+    method, name = EarlyBird((HALF,), threshold=threshold, epochs=epochs), f"{labels}-{stop}-{seed}"
     found = search(
-        method, args.model, task=task, out=out, objective=FreeLB(steps=5), granularity=KINDS, common=common
-    )
-    print(f"{out.name}: {found['passes']} passes, {found['seconds']:.0f} s", flush=True)
+        method, args.model, task=task, out=args.runs / name, objective=FreeLB(steps=5), granularity=KINDS,
+        common=common,
+    )  # fmt: skip
+    print(f"{name}: {found['passes']} passes, {found['seconds']:.0f} s", flush=True)
     return Ticket.load(found["tickets"][0])
 
 
@@ -131,12 +147,11 @@ def overlap(one: dict[str, Tensor], other: dict[str, Tensor], kinds: dict[str, s
     return float((mine & theirs).sum() / mine.sum())
 
 
-def described(found: list[Overlap], epochs: list[float], args: argparse.Namespace) -> str:
+def described(found: list[Overlap], epochs: list[str], args: argparse.Namespace) -> str:
     """Return a table: the mean over seeds, and each seed's value."""
-    stopped = ", ".join(f"{value:.2f}" for value in epochs)
     lines = [
-        f"The rule stopped after {stopped} epochs (seeds 0 to {args.seeds - 1}; {args.train_examples} "
-        f"training examples of `{Path(args.task).name}`, half of the heads and neurons). "
+        f"The rule stopped after {', '.join(epochs)} epochs (seeds 0 to {args.seeds - 1}; "
+        f"{args.train_examples} training examples of `{Path(args.task).name}`, half of the heads and neurons). "
         f"Hardware: {hardware()}. Commit {commit()}.",
         "",
         "| overlap of the mask, with the mask | kind | mean | each seed |",
