@@ -151,7 +151,8 @@ def described(found: list[Overlap], epochs: list[str], args: argparse.Namespace)
     """Return a table: the mean over seeds, and each seed's value."""
     lines = [
         f"The rule stopped after {', '.join(epochs)} epochs (seeds 0 to {args.seeds - 1}; "
-        f"{args.train_examples} training examples of `{Path(args.task).name}`, half of the heads and neurons). "
+        f"{args.train_examples} training examples of `{Path(args.task).name}`, half of the heads and "
+        "neurons). "
         f"Hardware: {hardware()}. Commit {commit()}.",
         "",
         "| overlap of the mask, with the mask | kind | mean | each seed |",
