@@ -35,6 +35,7 @@ from hardtack.select import Sparsity
 from hardtack.tasks.task import Batches, Table
 from hardtack.tasks.text import Encoder, load_task
 from hardtack.ticket import Base, Ticket
+from hardtack.training.adversarial import Clean
 
 BITS, ERROR = 0.999, 1.02
 
@@ -84,7 +85,7 @@ def ticket_of(method: Wanda | Obs, model: nn.Module, view: Prunable, batches: Ba
     """Prune a model as `hardtack search` does."""
     data = Data(batches, batches)
     start = copy.deepcopy(model)
-    (ticket,) = method.search(start, Base.of(model, "bench"), view, data, None, Run.nowhere())  # type: ignore[arg-type]
+    (ticket,) = method.search(start, Base.of(model, "bench"), view, data, Clean(), Run.nowhere())
     return ticket
 
 

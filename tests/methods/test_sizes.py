@@ -5,12 +5,14 @@ import shutil
 from collections import namedtuple
 
 import pytest
+import torch
 from tests.toys import toy_batches
 from tests.zoo import ZOO
 
 from hardtack import cost
 from hardtack.errors import InputError
-from hardtack.methods.blocks import Blocks
+from hardtack.methods import layerwise
+from hardtack.methods.blocks import Blocks, Known
 from hardtack.methods.calibration import samples
 from hardtack.methods.obs import Obs
 from hardtack.methods.retention import Retention
@@ -53,8 +55,9 @@ def test_room_by_hand():
     full, _, _ = needed(Retention(sparsities=HALF))
     # one sum at a time: 40 inputs and as many columns of targets as the dense outputs are wide
     assert full.hessians == 8 * 40 * (40 + 24) + 12 * 40**2
-    # targets: three inputs of 24, and an output of 24 in place of 40 inputs; what six finished matrices give
-    assert full.states == found.states + 4 * tokens * (4 * 24 + 4 * 24 + 40 + 24)
+    # targets: three inputs of 24, and an output of 24 in place of 40 inputs
+    assert full.states == found.states + 4 * tokens * 4 * 24
+    assert (found.known, full.known) == (0, 4 * tokens * (4 * 24 + 40 + 24))  # outputs of six matrices
     wanda, _, _ = needed(Wanda(sparsities=HALF))
     assert wanda.hessians == 8 * (3 * 24 + 40)
     assert wanda.weights < found.weights
@@ -82,6 +85,27 @@ def test_too_little_disk_is_said_before_the_work(monkeypatch, tmp_path):
     ):
         search(Obs(sparsities=HALF), Run("x", 0, tmp_path))
     search(Obs(sparsities=HALF), Run.nowhere())  # which writes nothing
+
+
+def test_what_a_stopped_search_has_written_is_not_missing_from_the_disk(monkeypatch, tmp_path):
+    search(Obs(sparsities=HALF), Run("x", 0, tmp_path))
+    (tmp_path / "states").write_bytes(bytes(10**6))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(1, 1, 1000))
+    search(Obs(sparsities=HALF), Run("x", 0, tmp_path))
+
+
+def test_without_room_for_what_matrices_gave_the_ticket_is_the_same(monkeypatch):
+    found, _, _ = needed(Retention(sparsities=HALF))
+    tickets = []
+    for free in (found.memory, found.memory + found.known):
+        monkeypatch.setattr(cost, "free_memory_bytes", lambda device="cpu", free=free: free)
+        made = []
+        monkeypatch.setattr(layerwise, "Known", lambda made=made: made.append(Known()) or made[-1])
+        tickets.append((search(Retention(sparsities=HALF), Run.nowhere()), len(made)))
+    (one, none), (other, some) = tickets
+    assert (none, some) == (0, 3)  # two blocks and the head
+    assert all(torch.equal(one.weights[name], other.weights[name]) for name in one.weights)
+    assert all(torch.equal(one.masks[name], other.masks[name]) for name in one.masks)
 
 
 def test_what_is_needed_and_there_is_logged_once(tmp_path):

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from hardtack.errors import InputError
+from hardtack.methods import solve
 from hardtack.methods.solve import (
     Budget,
     Factor,
@@ -59,7 +60,10 @@ def test_two_inputs_by_hand():
     assert error(new, W, factor) == pytest.approx(1.5)
 
 
-def test_a_factor_is_that_of_the_inverse_with_the_ridge_added_once():
+@pytest.mark.parametrize(("panel", "chunk"), [(512, 2**28), (3, 64 * 2), (7, 64), (1, 64 * 5)])
+def test_a_factor_is_that_of_the_inverse_with_the_ridge_added_once(panel, chunk, monkeypatch):
+    monkeypatch.setattr(solve, "PANEL", panel)  # real widths take several panels, and several chunks
+    monkeypatch.setattr(solve, "CHUNK", chunk)
     _, factor = problem(1, 7)
     gram = torch.diag(torch.tensor([1.0, 3.0]))
     assert torch.allclose(Factor.of(gram, 0.5, "w").hessian, torch.diag(torch.tensor([2.0, 4.0])).double())

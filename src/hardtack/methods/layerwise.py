@@ -5,6 +5,7 @@ inputs it reads and what becomes of one matrix.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +20,7 @@ from hardtack.methods.parts import Group, Matrix, Stage
 from hardtack.methods.search import Data, check_kinds, record
 from hardtack.methods.sizes import check_room
 from hardtack.methods.solve import Budget
-from hardtack.methods.states import States, give_back_, record_
+from hardtack.methods.states import States, giving_back, record_
 from hardtack.methods.sums import Lost, Rule, Sums, advance, gather, target_name, targets
 from hardtack.modes import evaluation_mode
 from hardtack.prunable import Prunable
@@ -58,19 +59,18 @@ def tickets(
             f"{method.name} changes the weights of the model that it reads, so its tickets fit no other "
             "base; allowed: the fine-tuned model itself as the base, without another start"
         )
-    if data.weights is not None:
-        give_back_()
-    with evaluation_mode(start):
+    frugal = nullcontext if data.weights is None else giving_back
+    with evaluation_mode(start), frugal():
         blocks = Blocks.of(start, samples(method, start, data, objective, run), data.weights)
         stages = list(blocks.stages(view))
-        check_room(method, blocks, stages, view, run)
+        remembers = check_room(method, blocks, stages, view, run)
         record_(blocks, run)
     for sparsity in method.sparsities:
         part = run.part(str(sparsity))
         if run.kept(f"handed-over-{sparsity}") is not None:
             continue
-        with evaluation_mode(start):
-            found = _pruned(method, blocks, stages, view, sparsity, part)
+        with evaluation_mode(start), frugal():
+            found = _pruned(method, blocks, stages, view, sparsity, part, remembers)
         facts: dict[str, Any] = {
             "calibration": described(blocks),
             "reconstruction_error": found.errors,
@@ -148,7 +148,13 @@ def _log(run: Run, stage: Stage, facts: Mapping[str, Any]) -> None:
 
 @torch.no_grad()
 def _pruned(
-    method: Calibrated, blocks: Blocks, stages: Sequence[Stage], view: Prunable, sparsity: Sparsity, run: Run
+    method: Calibrated,
+    blocks: Blocks,
+    stages: Sequence[Stage],
+    view: Prunable,
+    sparsity: Sparsity,
+    run: Run,
+    remembers: bool,
 ) -> _Pruned:
     rule, streamed = method.rule(), blocks.weights is not None
     found = _Pruned(Stored({}), Stored({})) if streamed else _Pruned()
@@ -170,7 +176,7 @@ def _pruned(
     for number, stage in enumerate(stages):
         if number < found.blocks or states is None:
             continue
-        lost, known = Lost(), None if streamed or rule.each == "block" else Known()
+        lost, known = Lost(), Known() if remembers else None
         with blocks.present(stage.block):
             weights, masks = _stage(
                 rule, blocks, stage, budgets, states.dense, states.sparse, found.short, run, known

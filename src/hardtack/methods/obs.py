@@ -53,7 +53,7 @@ class Obs:
     needs: ClassVar[str] = "inputs"
     starts: ClassVar[str] = "base"
     minimises: ClassVar[str] = "clean"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     removes: ClassVar[tuple[str, ...]] = ("weight",)
     gives: ClassVar[str] = "masks and re-fitted weights, each matrix solved on the dense model's inputs"
     advice: ClassVar[str] = (

@@ -67,7 +67,7 @@ class Retention:
     needs: ClassVar[str] = "inputs"
     starts: ClassVar[str] = "base"
     minimises: ClassVar[str] = "clean"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     removes: ClassVar[tuple[str, ...]] = ("weight",)
     gives: ClassVar[str] = "masks and weights fitted, matrix by matrix, to the dense model's outputs"
     advice: ClassVar[str] = "a fine-tuned model must shrink in minutes, without training, and stay as it was"

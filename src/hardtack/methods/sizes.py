@@ -28,12 +28,13 @@ ROWS = 256
 
 
 class Room(NamedTuple):
-    """Bytes that are held at once, beside the model."""
+    """Bytes that are held at once, beside the model; `known` only where there is room for it."""
 
     states: int
     hessians: int
     weights: int
     disk: int
+    known: int
 
     @property
     def memory(self) -> int:
@@ -44,10 +45,10 @@ class Room(NamedTuple):
 def room(method: Calibrated, blocks: Blocks, stages: Sequence[Stage], view: Prunable) -> Room:
     """Work out the largest sizes from shapes alone; a plan's and a check's numbers, within some tenths.
 
-    States are two paths' running states and the first ones, which all sparsities begin with, what adaptive
-    weights are fitted to, and what finished matrices of a block give (in memory only); Hessians the sums that
-    are gathered at once, a factor, and a Hessian in float32; weights the results so far, and one matrix's
-    solve in float64.
+    States are two paths' running states and the first ones, which all sparsities begin with, and what
+    adaptive weights are fitted to; Hessians the sums that are gathered at once, a factor, and a Hessian in
+    float32; weights the results so far, and one matrix's solve in float64; known what finished matrices of a
+    block give.
     """
     rule, streamed = method.rule(), blocks.weights is not None
     width = blocks.first.shape[-1]
@@ -64,20 +65,20 @@ def room(method: Calibrated, blocks: Blocks, stages: Sequence[Stage], view: Prun
             fitted = max(fitted, sum(4 * summed * _fitted(stage, group) for group in groups))
         factor = 12 * max(inputs) ** 2 if rule.compensates else 0
         hessians = max(hessians, factor + (sum(sizes) if rule.each == "block" else max(sizes)))
-        if rule.each == "matrix":
+        if rule.each == "matrix" and not streamed:
             known = max(known, 4 * summed * sum(_outputs(stage, group) for group in groups))
         tall = [sum(_widths(stage, group)) for group in groups]
         activations = max(activations, 2 * 4 * max(each) * sum(tall))
         shapes = [_widths(stage, group) for group in groups]
         solve = max([solve, *(6 * 8 * inner * outer for inner, outer in shapes)])
     kept = view.units * (5 if rule.compensates else 1)  # float32 and a byte of mask
-    states = activations + (0 if streamed else fitted + known + 3 * state)
+    states = activations + (0 if streamed else fitted + 3 * state)
     disk = (
         kept
         + (fitted + 5 * state if streamed else 4 * state)
         + len(method.sparsities) * (ticket_bytes(method, view))
     )
-    return Room(states, hessians, solve + (0 if streamed else kept), disk)
+    return Room(states, hessians, solve + (0 if streamed else kept), disk, known)
 
 
 def ticket_bytes(method: Calibrated, view: Prunable) -> int:
@@ -85,8 +86,11 @@ def ticket_bytes(method: Calibrated, view: Prunable) -> int:
     return view.units // 8 + 4096 + (4 * view.units if method.rule().compensates else 0)
 
 
-def check_room(method: Calibrated, blocks: Blocks, stages: Sequence[Stage], view: Prunable, run: Run) -> None:
+def check_room(method: Calibrated, blocks: Blocks, stages: Sequence[Stage], view: Prunable, run: Run) -> bool:
     """Log what is needed and what is there, and refuse a search for which memory or disk is too small.
+
+    Returns:
+        Whether there is room for what finished matrices give, so that they need not be multiplied again.
 
     Raises:
         InputError: one line with both numbers.
@@ -94,7 +98,9 @@ def check_room(method: Calibrated, blocks: Blocks, stages: Sequence[Stage], view
     needed = room(method, blocks, stages, view)
     device = str(blocks.first.device)
     memory = cost.free_memory_bytes(device)
-    disk = shutil.disk_usage(run.folder).free if run.folder is not None else None
+    disk = None
+    if run.folder is not None:  # what a run that was stopped has written is its own
+        disk = shutil.disk_usage(run.folder).free + cost.disk_bytes(run.folder)
     if not run.logged(event="room"):
         there = {"memory_bytes": memory, "disk_bytes": disk}
         run.log(event="room", memory_bytes=needed.memory, disk_bytes=needed.disk, measured=there)
@@ -112,6 +118,7 @@ def check_room(method: Calibrated, blocks: Blocks, stages: Sequence[Stage], view
             f"{method.name} needs {_gb(needed.disk)} of disk in {run.folder}, {_gb(disk)} are there; "
             f"allowed: another --out, or a smaller calibration than {method.calibration}"
         )
+    return needed.known > 0 and (memory is None or needed.memory + needed.known <= memory)
 
 
 def _gb(count: int) -> str:

@@ -2,7 +2,7 @@
 
 import ctypes
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import overload
 
@@ -15,6 +15,8 @@ MMAP_THRESHOLD = -3
 """The number of that setting in glibc's malloc.h."""
 ALONE = 2**20
 """Bytes from which on a tensor of a streamed search has pages of its own."""
+TOGETHER = 2**25
+"""The same afterwards: as far as glibc lets it grow by itself, which it does not do again once it is set."""
 
 
 class Side(Sequence[Tensor]):
@@ -101,10 +103,19 @@ class States:
         run.drop(f"states-{self.done - 1}")
 
 
-def give_back_() -> None:
-    """From now on return freed tensors to the system at once: glibc keeps more of them than a block."""
-    with suppress(AttributeError, OSError):  # other C libraries have no such function
-        ctypes.CDLL(None).mallopt(MMAP_THRESHOLD, ALONE)
+@contextmanager
+def giving_back() -> Iterator[None]:
+    """Return freed tensors to the system at once for a while: glibc keeps more of them than a block."""
+    _threshold_(ALONE)
+    try:
+        yield
+    finally:
+        _threshold_(TOGETHER)
+
+
+def _threshold_(size: int) -> None:
+    with suppress(AttributeError, OSError, TypeError):  # other C libraries have no such function
+        ctypes.CDLL(None).mallopt(MMAP_THRESHOLD, size)
 
 
 def _names(count: int) -> list[str]:

@@ -20,7 +20,8 @@ HELPS = {
     "keep_whole": "sites that are never pruned: a pattern of their names, e.g. pooler*",
     "attacked_from": "folder of `evaluate` with attacks on train or validation: wanda, obs and retention "
     "measure what is lost on the sentences that fell, and calibrate on them (--attacked)",
-    "stream": "read the weights a block at a time and keep states on disk: for models larger than memory",
+    "stream": "read the weights a block at a time and keep states on disk: for classifiers larger than "
+    "memory",
     "warm_epochs": "epochs of fine-tuning before the search where a method needs them and there is no --from",
     "warm_lr": "peak learning rate of that fine-tuning",
 }
