@@ -127,6 +127,18 @@ def test_a_ticket_found_on_an_adapter_names_it_and_fits_again(saved, tmp_path):
         again.apply_(load(str(saved[0])).model)
 
 
+def test_an_adapter_here_is_no_commit_of_the_hub_though_its_base_is(tmp_path, monkeypatch):
+    """A card shows the whole name of what has a commit, and of a folder the last part."""
+    base = saved_toy(tmp_path / "models--org--base" / "snapshots" / ("a" * 40))
+    (tmp_path / "models--org--base" / "refs").mkdir()
+    (tmp_path / "models--org--base" / "refs" / "main").write_text("a" * 40)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    adapter_of(tmp_path / "adapter", "org/base")
+    assert load("org/base").base.revision == "a" * 40
+    assert load(str(tmp_path / "adapter"), merge_adapter=True).base.revision is None
+    assert load(str(base)).base.revision is None
+
+
 def test_merging_takes_nothing_from_torchs_random_stream(saved):
     states = []
     for name in saved[:2]:

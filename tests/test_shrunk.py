@@ -272,6 +272,10 @@ def changed(folder, change):
         (lambda c: c.update(intermediate_size=10**9), "a tensor 1000000000 wide; allowed: up to 16777216"),
         (lambda c: c.update(vocab_size=10**7), "by shrunk_units of config.json"),
         (lambda c: c.update(num_attention_heads=5), "cannot be built"),
+        (
+            lambda c: c.update(num_hidden_layers=10**7),
+            "num_hidden_layers 10000000 in config.json; allowed: up to TENSORS, the files' tensors",
+        ),
     ],
 )
 def test_a_folder_whose_sizes_do_not_fit_is_refused_in_one_line_before_memory_is_taken(
@@ -279,10 +283,39 @@ def test_a_folder_whose_sizes_do_not_fit_is_refused_in_one_line_before_memory_is
 ):
     written(tmp_path)
     changed(tmp_path, change)
+    words = words.replace("TENSORS", str(len(load_file(tmp_path / "model.safetensors"))))
     with pytest.raises(InputError) as error:
         load(str(tmp_path))
     assert words in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("index", ["no JSON", "[]", "{}", '{"weight_map": 3}', '{"weight_map": {"a": []}}'])
+def test_a_damaged_index_is_refused_in_one_line_unless_all_weights_lie_beside_it(tmp_path, index):
+    written(tmp_path)
+    (tmp_path / "model.safetensors.index.json").write_text(index)
+    load(str(tmp_path))  # transformers takes model.safetensors first, too
+    (tmp_path / "model.safetensors").rename(tmp_path / "model-00001-of-00001.safetensors")
+    with pytest.raises(
+        InputError, match=r"has a model\.safetensors\.index\.json that cannot be read"
+    ) as error:
+        load(str(tmp_path))
+    assert "\n" not in str(error.value)
+
+
+def test_weights_in_several_files_are_read_where_their_index_says(tmp_path):
+    model, _ = written(tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    names = sorted(tensors)
+    places = {name: f"part-{number % 2}.safetensors" for number, name in enumerate(names)}
+    for part in set(places.values()):
+        held = {name: tensors[name] for name in names if places[name] == part}
+        save_file(held, tmp_path / part, metadata={"format": "pt"})
+    (tmp_path / "model.safetensors").unlink()
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": places}))
+    loaded = load(str(tmp_path)).model
+    inputs = toy_inputs(model)
+    assert torch.equal(logits_of(loaded, inputs), logits_of(model, inputs))
 
 
 def test_missing_and_damaged_weights_are_refused_in_one_line(tmp_path):

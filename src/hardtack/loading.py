@@ -25,7 +25,7 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_MASKED_LM_MAPPING_NAMES as ENCODERS,
 )
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
-from transformers.utils.hub import cached_file
+from transformers.utils.hub import cached_file, extract_commit_hash
 
 from hardtack import sessions, shrunk
 from hardtack.errors import InputError
@@ -144,7 +144,7 @@ def load(
     base = Base.of(
         model,
         name,
-        revision=getattr(config, "_commit_hash", None),
+        revision=_revision(place),
         head_seed=seed if fresh else None,
         fresh=(key.removeprefix(prefix) for key in inner),
     )
@@ -177,9 +177,14 @@ def _check_decoder(config: Any, whose: str, adapter: "_Adapter | None") -> None:
         )
 
 
+WEIGHTS = ("*.safetensors*", "pytorch_model*", "*.pt", "*.pth", "*.h5", "*.msgpack")
+"""Files that hold weights; only the first kind is read."""
+
+
 def weightless(source: str) -> bool:
-    """Say whether a folder holds no weights, but perhaps a config to make a language model of."""
-    return Path(source).is_dir() and not any(Path(source).glob("*.safetensors*"))
+    """Say whether a folder holds no weights of any kind, but perhaps a config to make a language model of."""
+    folder = Path(source)
+    return folder.is_dir() and not any(next(folder.glob(kind), None) for kind in WEIGHTS)
 
 
 def _from_scratch(
@@ -292,9 +297,13 @@ def _file(place: str, name: str) -> Path | None:
 
 def _weight_files(place: str, name: str) -> list[Path]:
     """Return the safetensors files of a folder or hub id, all parts of weights that are cut into several."""
-    parts = ["model.safetensors"]
-    if (index := _file(place, "model.safetensors.index.json")) is not None:
-        parts = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+    parts, index = ["model.safetensors"], "model.safetensors.index.json"
+    whole = _file(place, parts[0])  # first, as in transformers
+    if whole is None and (listed := _file(place, index)) is not None:
+        try:
+            parts = sorted(set(json.loads(listed.read_text())["weight_map"].values()))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise InputError(f"{name} has a {index} that cannot be read: {_one_line(error)}") from None
     files = [_file(place, part) for part in parts]
     if None in files:
         raise InputError(f"{name} has no {parts[files.index(None)]}; allowed: weights in safetensors")
@@ -358,6 +367,14 @@ def _tokenizer(place: str, name: str, config: Any = None) -> PreTrainedTokenizer
 
 def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:200]
+
+
+def _revision(place: str) -> str | None:
+    """Return the hub's commit of what a name stands for; None of a folder here."""
+    if Path(place).is_dir():
+        return None
+    file = _file(place, "config.json") or _file(place, "adapter_config.json")
+    return None if file is None else extract_commit_hash(str(file), None)
 
 
 def _prefix(model: nn.Module) -> str:

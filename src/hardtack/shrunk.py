@@ -26,6 +26,8 @@ MODEL_TYPE = "hardtack-shrunk: open it with hardtack.load"
 transformers quotes it where it refuses the folder."""
 WIDEST = 2**24
 """Largest dimension that a folder may claim for its dense model: indices of units take memory."""
+LAYERS = ("num_hidden_layers", "num_hidden_groups", "inner_group_num", "depths")
+"""Attributes of configs, whatever a family calls its own, that say how many layers are built."""
 Units = Mapping[str, int | list[int]]
 
 
@@ -256,8 +258,9 @@ def classifier_of(config: Any, files: Iterable[Path]) -> type[PreTrainedModel]:
     Raises:
         InputError: when the config's sizes fit neither its family nor the files.
     """
-    units = getattr(config, SHRUNK_UNITS)
+    units, shapes = getattr(config, SHRUNK_UNITS), _shapes(files)
     try:
+        _check_layers(config, len(shapes))
         with torch.device("meta"):
             dense: nn.Module = AutoModelForSequenceClassification.from_config(_dense(config))
             if (widest := max(max(tensor.shape, default=0) for tensor in dense.parameters())) > WIDEST:
@@ -272,13 +275,22 @@ def classifier_of(config: Any, files: Iterable[Path]) -> type[PreTrainedModel]:
         ) from None
     wanted = {name: tuple(tensor.shape) for name, tensor in base_of(sketch).named_parameters()}
     prefix = _prefix(sketch)
-    found = {name.removeprefix(prefix): shape for name, shape in _shapes(files).items()}
+    found = {name.removeprefix(prefix): shape for name, shape in shapes.items()}
     for name, shape in wanted.items():
         if found.get(name) != shape and ("pooler" not in name or name in found):
             is_there = found.get(name, "missing")
             raise InputError(f"{name} is {is_there} in the file, {shape} by {SHRUNK_UNITS} of config.json")
     setattr(config, SHRUNK_UNITS, units)
     return made
+
+
+def _check_layers(config: Any, tensors: int) -> None:
+    """Refuse more layers than there are tensors: each takes memory, even where its weights take none."""
+    for name in LAYERS:
+        said = getattr(config, name, None) or 0
+        number = sum(said) if isinstance(said, list | tuple) else said
+        if number > tensors:
+            raise InputError(f"{name} {number} in config.json; allowed: up to {tensors}, the files' tensors")
 
 
 def made_plain_(model: PreTrainedModel) -> None:

@@ -21,6 +21,7 @@ from hardtack.reports.table import rows_text
 from hardtack.select import Sparsity
 from hardtack.stages import Common, evaluate, export, retrain, search, soup, train
 from hardtack.studies import study
+from hardtack.studies.contents import Contents
 from hardtack.tasks.task import PERPLEXITY
 from hardtack.tasks.text import load_task
 from hardtack.training.adversarial import FreeLB
@@ -238,6 +239,19 @@ def test_what_does_not_fit_is_refused_in_one_line(dense, place, run):
     padless_tokenizer().save_pretrained(place / "small")
     refused("allowed: a vocab_size that holds them all", train, str(place / "small"))
     refused("cannot be loaded as a text classifier", train, str(place / "config"), task="made")
+
+
+@pytest.mark.parametrize(
+    "file",
+    ["pytorch_model.bin", "pytorch_model.bin.index.json", "model.pt", "m.pth", "tf_model.h5", "f.msgpack"],
+)
+def test_pickled_weights_are_refused_and_never_drawn_anew(place, run, file):
+    (place / "config" / file).write_bytes(b"weights")
+    with pytest.raises(InputError, match=r"no file named model\.safetensors") as caught:
+        train(str(place / "config"), out=place / "refused", **run)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(InputError, match=r"no file named model\.safetensors"):
+        Contents().model(str(place / "config"))  # in a study, too, they are content that nobody read
 
 
 def test_an_untied_head_is_no_classifier_and_is_left_alone(place, run):

@@ -74,7 +74,7 @@ def streamed(name: str, labels: tuple[str, ...], *, device: str = "cpu") -> tupl
                 setattr(module, key, buffer.to(device))
     loading._pad_(model, tokenizer, name)
     inner = Stored({key: places[prefix + key] for key in base_of(model).state_dict()}, torch.float32)
-    base = Base(name, digest_of(inner), getattr(config, "_commit_hash", None))
+    base = Base(name, digest_of(inner), loading._revision(source))
     head = {key: stored[key] for key in stored if prefix and not key.startswith(prefix)}
     loaded = loading.Loaded(model.eval(), tokenizer, base, False, digest_of(head) if head else None)
     return loaded, stored
