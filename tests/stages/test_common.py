@@ -7,7 +7,17 @@ from hardtack.methods.hard_concrete import HardConcrete
 from hardtack.methods.iterative import Iterative
 from hardtack.runs import Run
 from hardtack.stages import Common
-from hardtack.stages.common import result_of, settle
+from hardtack.stages.common import provenance_of, result_of, settle
+
+
+@pytest.mark.parametrize("damaged", ["", "{", "3", '["a"]', '"words"'])
+def test_a_damaged_record_of_how_a_model_was_made_is_refused_in_one_line(tmp_path, damaged):
+    (tmp_path / "hardtack.json").write_text(damaged)
+    with pytest.raises(InputError) as error:
+        provenance_of(tmp_path)
+    assert str(error.value).startswith(f"{tmp_path / 'hardtack.json'} cannot be read: ")
+    assert str(error.value).endswith("; allowed: what hardtack wrote")
+    assert "\n" not in str(error.value)
 
 
 def test_a_precision_that_does_not_exist_is_refused_before_a_folder_is_made():

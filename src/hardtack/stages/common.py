@@ -292,7 +292,11 @@ def provenance_of(folder: str | Path) -> dict[str, Json]:
     """Return what a model folder (or the run folder around it) says about how it was made; {} if nothing."""
     for place in (Path(folder) / PROVENANCE, Path(folder) / "model" / PROVENANCE):
         if place.is_file():
-            return json.loads(place.read_text())
+            try:
+                return dict(json.loads(place.read_text()))
+            except (OSError, ValueError, TypeError, RecursionError) as error:
+                reason = " ".join(str(error).split())[:160]
+                raise InputError(f"{place} cannot be read: {reason}; allowed: what hardtack wrote") from None
     return {}
 
 
