@@ -140,6 +140,15 @@ def test_what_never_settles_runs_to_the_cap_and_says_so(tmp_path):
     assert not ticket.origin["converged"]
     assert ticket.origin["note"].startswith("never converged in 11 steps (distances: head 0.")
     assert "threshold 0.0" in ticket.origin["note"]
+    assert ticket.origin["note"].endswith(
+        "only 3 checkpoints fit in 0.9 epochs and a window of 5 needs 6: more epochs, a smaller grid or a "
+        "smaller window make room"
+    )
+
+
+def test_more_epochs_are_advised_only_where_the_window_had_room():
+    (ticket,) = search(epochs=1.0, grid=0.25, window=3, threshold=0.0)
+    assert ticket.origin["note"].endswith("the last ranking is used; more epochs may let it settle")
 
 
 @pytest.mark.parametrize(("examples", "grid", "expected"), [

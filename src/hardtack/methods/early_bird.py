@@ -192,9 +192,16 @@ class EarlyBird:
         facts |= {"steps": done, "passes": done * objective.passes, "epochs": round(done / epoch, 4)}
         if not settled:
             far = ", ".join(f"{kind} {distance:.3f}" for kind, distance in last.items()) or "not known yet"
+            fitting, needed = int(total / spacing + 1e-9), self.window + 1
+            advice = "more epochs may let it settle"
+            if fitting < needed:
+                advice = (
+                    f"only {fitting} checkpoints fit in {self.epochs:g} epochs and a window of {self.window} "
+                    f"needs {needed}: more epochs, a smaller grid or a smaller window make room"
+                )
             facts["note"] = (
                 f"never converged in {done} steps (distances: {far}; threshold {self.threshold}): "
-                "the last ranking is used; more epochs may let it settle"
+                f"the last ranking is used; {advice}"
             )
         for sparsity in self.sparsities:
             masks = draw(view, scores, sparsity, self.scope)
