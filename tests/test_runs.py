@@ -210,6 +210,7 @@ def test_what_a_killed_process_was_writing_is_gone(tmp_path):
         assert run.part("round-1").scratch is not None
     unfinished = tmp_path / "tickets" / ".sparsity-0.3000.7.part"
     unfinished.mkdir(parents=True)
+    (tmp_path / "candidates" / ".half.7.part").mkdir(parents=True)  # of an export in `ship`
     (unfinished / "ticket.json").write_text("{}")  # no ticket: it was not put in its place yet
     (tmp_path / "scratch" / "round-1" / ".fit.safetensors.7.part").write_bytes(b"1")
     with opened(tmp_path):

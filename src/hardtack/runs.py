@@ -368,7 +368,7 @@ def _lock(folder: Path, *, finished: bool) -> filelock.BaseFileLock | None:
 
 def _tidy(folder: Path) -> None:
     """Remove what a process left that was killed while it wrote; nobody else writes here under our lock."""
-    for place in (folder, folder / "tickets", folder / "scratch"):
+    for place in (folder, folder / "tickets", folder / "candidates", folder / "scratch"):
         for path in list(place.rglob(".*.part") if place.name == "scratch" else place.glob(".*.part")):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     if (folder / "DONE").exists():
