@@ -1,5 +1,6 @@
 """`ship` on toys: what it chooses, what lies there afterwards, what it repeats (nothing) and refuses."""
 
+import dataclasses
 import functools
 import json
 import shutil
@@ -14,7 +15,9 @@ from tests.toys import saved_toy, toy_inputs
 import hardtack
 from hardtack.cli import main
 from hardtack.errors import InputError
+from hardtack.evaluation.attacks.cascade import Cascade
 from hardtack.evaluation.attacks.deepwordbug import DeepWordBug
+from hardtack.evaluation.attacks.hotflip import HotFlip
 from hardtack.evaluation.resources import embedded_model
 from hardtack.methods.early_bird import EarlyBird
 from hardtack.methods.magnitude import Magnitude
@@ -127,6 +130,9 @@ def test_people_see_the_candidates_and_what_was_chosen(shipped):
     assert f"chosen: {result['chosen']}; on test, read once: {result['test']['accuracy']:.3f} clean" in shown
     assert f"model: {out}/model" in shown
     assert "limits: min_accuracy 0" in shown
+    (note,) = result["notes"]
+    assert note.startswith("search-early_bird: never converged in 6 steps")
+    assert " ".join(shown.split()).endswith(f"note: {note}")
     assert max(map(len, shown.splitlines())) <= 120
 
 
@@ -143,6 +149,7 @@ def test_other_limits_are_refused_once_the_test_split_was_read(place, shipped):
 def test_limits_that_cannot_be_met_leave_all_that_was_measured_for_the_next_attempt(place, shipped, measured):
     result, before = shipped[0], contents(measured)
     nearest = min(result["candidates"], key=lambda one: one["latency_ms"])
+    (measured / "candidates" / f".{NAMES[0]}.4711.part").mkdir()  # of an export that was killed
     with pytest.raises(InputError) as error:
         ship(str(place / "tiny"), out=measured, max_latency_ms=1e-6, **settings(place))
     assert str(error.value) == (
@@ -150,6 +157,7 @@ def test_limits_that_cannot_be_met_leave_all_that_was_measured_for_the_next_atte
         f"{nearest['name']}); all that was measured stays: {measured / 'report.html'}"
     )
     assert not (measured / "model").exists()
+    assert sorted(path.name for path in (measured / "candidates").iterdir()) == NAMES
     after = contents(measured)
     known = [name for name in before if not name.endswith((".lock", "report.html", "s.jsonl"))]
     assert {name: after[name] for name in known} == {name: before[name] for name in known}
@@ -197,6 +205,63 @@ def test_what_is_known_to_be_wrong_is_refused_before_any_work(place, tmp_path, m
             ship(model, out=tmp_path / "out", **settings(place, **more))
         assert str(error.value) == words
     assert not (tmp_path / "out").exists()
+
+
+def test_what_a_later_stage_could_not_use_is_refused_before_any_work(place, tmp_path, monkeypatch):
+    for name in ("search", "retrain", "evaluate"):
+        monkeypatch.setattr(shipping, name, None)
+    saved_toy(place / "three", classes=3)
+    three, early = (
+        str(place / "three"),
+        dataclasses.replace(EARLY, sparsities=(Sparsity.parse("flops=0.99"),)),
+    )
+    seeing = "sees gradients, of which --to onnx has none; allowed: --to shrink, or attacks that ask for"
+    for more, words in (
+        ({"distil_from": three}, f"{three} has 3 classes, the task 2; allowed: as many"),
+        ({"distil_from": str(place / "no")}, f"{place / 'no'} is no model that can be reached: "),
+        ({"attacks": (HotFlip(min_cosine=0.0),), "to": "onnx"}, f"--attack hotflip {seeing}"),
+        (
+            {"attacks": (Cascade(("deepwordbug", HotFlip(min_cosine=0.0))),), "to": "onnx"},
+            f"--attack cascade {seeing}",
+        ),
+        (
+            {"methods": (Magnitude((Sparsity.parse("parameters=0.99"),)),)},
+            "sparsity parameters=0.99 cannot be",
+        ),
+        ({"methods": (Magnitude(HALF), early)}, "sparsity flops=0.99 cannot be reached: with a unit left"),
+    ):
+        for dry_run in (False, True):
+            with pytest.raises(InputError) as error:
+                ship(str(place / "tiny"), out=tmp_path / "out", dry_run=dry_run, **settings(place, **more))
+            assert str(error.value).startswith(words)
+            assert "\n" not in str(error.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_run_is_named_after_its_teachers_weights_wherever_they_lie(place, tmp_path, monkeypatch):
+    saved_toy(place / "teacher", seed=1)
+    saved_toy(place / "another", seed=2)
+    copy = shutil.copytree(place / "teacher", tmp_path / "copy")
+    named = []
+
+    def opened(*words, settings, **more):
+        named.append(settings)
+        raise InputError("enough")
+
+    monkeypatch.setattr(shipping, "open_run", opened)
+    for more in (
+        {"distil_from": str(place / "teacher")},
+        {"distil_from": str(copy), "distil_weight": 0.5, "distil_temperature": 2.0},  # the defaults
+        {"distil_from": str(place / "another")},
+        {"distil_from": str(copy), "distil_weight": 0.6},
+        {"distil_from": str(copy), "distil_temperature": 3.0},
+        {},
+    ):
+        with pytest.raises(InputError, match="enough"):
+            ship(str(place / "tiny"), out=tmp_path / "out", **settings(place, **more))
+    assert named[0] == named[1]
+    assert all(one not in named[:number] for number, one in enumerate(named) if number != 1)
+    assert not any(name.startswith("distil") for name in named[-1])  # as it was before there were teachers
 
 
 def test_a_model_without_a_trained_head_is_refused(place, tmp_path):

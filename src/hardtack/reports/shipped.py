@@ -1,5 +1,6 @@
 """Says what `ship` found: the candidates beside the dense model, which was chosen, and where it lies."""
 
+from textwrap import fill
 from typing import Any
 
 from hardtack.reports.scorecard import counted
@@ -25,6 +26,7 @@ def shipped_text(result: Facts) -> str:
             f"chosen: {result['chosen']}; on test, read once: {tested['accuracy']:.3f} clean{left}",
             f"model: {result['model']}",
             f"report: {result['report']}",
+            *(fill(f"note: {note}", 110, subsequent_indent="  ") for note in result.get("notes", ())),
         ]
     )
 

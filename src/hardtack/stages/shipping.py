@@ -12,76 +12,44 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from hardtack.errors import InputError, nearest
+from hardtack.errors import InputError
 from hardtack.evaluation.attacks.deepwordbug import DeepWordBug
 from hardtack.evaluation.attacks.protocol import TextAttack
-from hardtack.exports.programs import check_installed
 from hardtack.loading import Loaded
 from hardtack.methods.early_bird import EarlyBird
 from hardtack.methods.magnitude import Magnitude
 from hardtack.methods.search import Search
-from hardtack.prunable import Prunable, kinds_of
 from hardtack.reports.page import report
 from hardtack.runs import Json, Run, Watch
-from hardtack.select import Sparsity, drawn_evenly
+from hardtack.select import Sparsity
 from hardtack.stages.common import (
     Common,
     named,
     one_process,
     open_run,
-    part_watch,
     result_of,
     settings_of,
     settle,
     tokenizer_digest,
+    weights_digest,
 )
 from hardtack.stages.epochs import Fit
 from hardtack.stages.evaluating import evaluate
 from hardtack.stages.exporting import export
 from hardtack.stages.fitting import retrain, train
 from hardtack.stages.limits import Facts, Limits
+from hardtack.stages.ordering import Order, check, kinds_removed, teacher_of
 from hardtack.stages.planning import total
 from hardtack.stages.searching import search
 from hardtack.storage import write_atomic
 from hardtack.tasks.task import Task
 from hardtack.training.adversarial import Clean, Objective
 
-FORMS = ("shrink", "onnx", "onnx-int8", "openvino")
-"""Exports in which removed units are really gone."""
 SPARSITIES = tuple(Sparsity(fraction=share) for share in (0.25, 0.5, 0.75))
 METHODS: tuple[Search, ...] = (EarlyBird(sparsities=SPARSITIES), Magnitude(sparsities=SPARSITIES))
 ATTACKS: tuple[TextAttack, ...] = (DeepWordBug(),)
 CHOICE = "choice.json"
 """A file in the run's folder: what was chosen under which limits, written before the test split is read."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Order:
-    """What is shipped, and how: everything but the limits, which choose among what is measured."""
-
-    model: str
-    task: str
-    folder: Path
-    methods: tuple[Search, ...]
-    attacks: tuple[TextAttack, ...]
-    examples: int
-    to: str
-    objective: Objective
-    fit: Fit
-    common: Common
-    watch: Watch | None
-
-    def part(self, name: str) -> dict[str, Any]:
-        """Return what every stage is given."""
-        return {"task": self.task, "common": self.common, "watch": part_watch(self.watch, name)}
-
-    def candidates(self) -> list[tuple[str, Search, Sparsity]]:
-        """Return the candidates: a name, a method and a sparsity each."""
-        return [
-            (f"{method.name}-{sparsity}", method, sparsity)
-            for method in self.methods
-            for sparsity in method.sparsities
-        ]
 
 
 def ship(
@@ -161,14 +129,14 @@ def ship(
     order = Order(
         model, task, Path(out), tuple(methods), tuple(attacks), examples, to, objective, fit, common, watch
     )
-    _check(order, limits)
+    check(order, limits)
     data = common.open_task(task)
     loaded = common.load(model, data.labels, trained_head=True)
-    kinds = _kinds(order, loaded)
+    kinds, teacher = kinds_removed(order, loaded, data), teacher_of(order, loaded, data)
     if dry_run:
         return _plan(order, kinds)
-    settings = _settings(order, data, loaded)
-    del loaded  # every stage loads its own
+    settings = _settings(order, data, loaded, teacher)
+    del loaded, teacher  # every stage loads its own
     record = {"model": model, "task": data.name, "task_from": task, "fit": settings_of(fit, all=True)}
     record |= {"objective": {"name": objective.name, **settings_of(objective, all=True)}, "to": to}
     record |= {"methods": settings["methods"], "attacks": settings["attacks"], "examples": examples}
@@ -178,53 +146,25 @@ def ship(
         _check_choice(order, limits)
         if run.finished():
             return result_of(run)
-        dense, found = _measured(order, kinds)
+        dense, found, notes = _measured(order, kinds)
         _gather(order, found)
         try:
             best = limits.choose(found)
         except InputError as error:
             page = _page(order)
             raise InputError(f"{error}; all that was measured stays: {page}") from None
-        return _shipped(order, run, limits, dense, found, best)
+        return _shipped(order, run, limits, dense, found, best, notes)
 
 
-def _check(order: Order, limits: Limits) -> None:
-    """Refuse what can be known to be wrong before a model is loaded."""
-    if order.to not in FORMS:
-        raise InputError(f"--to {order.to!r} is not for ship{nearest(order.to, FORMS)}")
-    check_installed(order.to)
-    if order.examples < 1:
-        raise InputError(f"examples {order.examples}; allowed: 1 or more")
-    if limits.min_accuracy_under_attack is not None and not order.attacks:
-        raise InputError("--min-accuracy-under-attack needs an attack; allowed: --attack, once or more")
-    names, methods = [name for name, _, _ in order.candidates()], [method.name for method in order.methods]
-    if not names:
-        raise InputError("ship needs a method with a sparsity; there is none")
-    for tried in (methods, names):
-        if twice := [name for name in tried if tried.count(name) > 1]:
-            raise InputError(f"{twice[0]} is tried twice; allowed: each method and sparsity once")
-
-
-def _kinds(order: Order, loaded: Loaded) -> tuple[str, ...]:
-    """Return the kinds of unit that are removed; refuse sparsities that empty a layer or remove nothing."""
-    wanted = [kind for kind in ("head", "neuron", "channel") if kind in kinds_of(loaded.model)]
-    kinds = tuple(wanted) or ("head", "neuron")
-    view = Prunable.of(loaded.model, kinds)  # which says it of a family that is not listed
-    for method in order.methods:
-        counted = tuple(one for one in method.sparsities if not one.cost)
-        if not counted:
-            continue
-        dataclasses.replace(method, sparsities=counted).check(view)  # type: ignore[type-var]
-        for sparsity in counted:
-            if all(bool(mask.all()) for mask in drawn_evenly(view, sparsity).values()):
-                raise InputError(f"sparsity {sparsity} removes no unit of {order.model}; choose a larger one")
-    return kinds
-
-
-def _settings(order: Order, data: Task, loaded: Loaded) -> dict[str, Json]:
+def _settings(order: Order, data: Task, loaded: Loaded, teacher: Loaded | None) -> dict[str, Json]:
     """Return what names the run: all that changes a result, but for the limits."""
+    soft = order.fit.soft()
+    taught: dict[str, Json] = {}
+    if teacher is not None and soft is not None:
+        taught = {"distil": [weights_digest(teacher.model), soft.weight, soft.temperature]}
     return {
-        **settings_of(order.fit),
+        **{name: value for name, value in settings_of(order.fit).items() if not name.startswith("distil_")},
+        **taught,
         "to": order.to,
         "methods": [[method.name, method.version, settings_of(method, all=True)] for method in order.methods],
         "attacks": json.loads(json.dumps([attack.settings() for attack in order.attacks], default=str)),
@@ -237,14 +177,15 @@ def _settings(order: Order, data: Task, loaded: Loaded) -> dict[str, Json]:
     }
 
 
-def _measured(order: Order, kinds: Sequence[str]) -> tuple[Facts, list[Facts]]:
-    """Measure the dense model, then make and measure every candidate."""
+def _measured(order: Order, kinds: Sequence[str]) -> tuple[Facts, list[Facts], list[str]]:
+    """Measure the dense model, then make and measure every candidate; return what searches noted, too."""
     dense = _facts("dense", _evaluated(order, "dense", order.model, "validation"))
-    tickets = {}
+    tickets, notes = {}, []
     for method in order.methods:
         name = f"search-{method.name}"
         place = order.folder / name
-        search(method, order.model, out=place, granularity=kinds, **order.part(name))
+        searched = search(method, order.model, out=place, granularity=kinds, **order.part(name))
+        notes += [f"{name}: {note}" for note in searched["notes"]]
         tickets |= {f"{method.name}-{one}": place / "tickets" / str(one) for one in method.sparsities}
     found = []
     for name, method, sparsity in order.candidates():
@@ -258,7 +199,7 @@ def _measured(order: Order, kinds: Sequence[str]) -> tuple[Facts, list[Facts]]:
         rows = _evaluated(order, name, made, "validation")
         cut = {"method": method.name, "sparsity": str(sparsity), "folder": str(made)}
         found.append({**_facts(name, rows), **cut, "retrained": fitted["folder"]})
-    return dense, found
+    return dense, found, notes
 
 
 def _evaluated(order: Order, name: str, target: str | Path, split: str) -> list[dict[str, Any]]:
@@ -312,7 +253,13 @@ def _page(order: Order) -> str:
 
 
 def _shipped(
-    order: Order, run: Run, limits: Limits, dense: Facts, found: Sequence[Facts], best: Facts
+    order: Order,
+    run: Run,
+    limits: Limits,
+    dense: Facts,
+    found: Sequence[Facts],
+    best: Facts,
+    notes: Sequence[str],
 ) -> dict[str, Json]:
     """Read the test split for the chosen candidate, export it with these rows, and finish."""
     name, read = best["name"], _place(order, best["name"], "test")
@@ -333,6 +280,7 @@ def _shipped(
         chosen=name,
         model=str(order.folder / "model"),
         report=_page(order),
+        notes=[*notes],
         dense=dense,
         candidates=shown,
         test={fact: tested[fact] for fact in ("accuracy", "accuracy_under_attack", "under_attack")},

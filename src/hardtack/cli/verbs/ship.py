@@ -27,7 +27,8 @@ def flags(parser: Parser, words: list[str]) -> None:
     """Add the flags of `ship`."""
     from hardtack import stages
     from hardtack.select import Sparsity
-    from hardtack.stages.shipping import FORMS, METHODS, SPARSITIES
+    from hardtack.stages.ordering import FORMS
+    from hardtack.stages.shipping import METHODS, SPARSITIES
 
     parser.add_argument(
         "model",
