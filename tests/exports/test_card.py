@@ -1,10 +1,14 @@
 """Model cards: metadata that the hub reads, rows about the model and no other, no path of this machine."""
 
+import json
+
 import pytest
 from huggingface_hub import ModelCard
 
 from hardtack.errors import InputError
+from hardtack.exports import EXPORTS
 from hardtack.exports.card import UNKNOWN, licence_of, public_name, write_card
+from hardtack.stages.exporting import _rows_about
 
 MADE = {
     "method": "early_bird",
@@ -34,6 +38,7 @@ def card(folder, **more):
         **{
             "name": "small",
             "base": "some/base",
+            "local": False,
             "made": MADE,
             "labels": ("bad", "good"),
             "how": "open()",
@@ -71,11 +76,26 @@ def test_paths_of_this_machine_stay_here_and_the_bases_licence_goes_along(tmp_pa
     base = tmp_path / "private" / "base"
     base.mkdir(parents=True)
     (base / "README.md").write_text("---\nlicense: apache-2.0\n---\n# base\n")
-    found = card(tmp_path, base=str(base), made={**MADE, "task": str(tmp_path / "data")})
+    found = card(tmp_path, base=str(base), local=True, made={**MADE, "task": str(tmp_path / "data")})
     assert found.data.license == "apache-2.0"
     assert str(tmp_path) not in (tmp_path / "README.md").read_text()
-    assert public_name(str(base)) == "base"
-    assert public_name(str(base / "model")) == "base"  # a run's
+    assert public_name(str(base), local=True) == "base"
+    assert public_name(str(base / "model"), local=True) == "base"  # a run's
+
+
+def test_a_folder_that_is_gone_is_no_hub_id(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, shown in (
+        ("private/client/base", "base"),
+        ("private/client/model", "client"),
+        ("client/base/", "base"),
+        ("../base", "base"),
+    ):
+        assert public_name(name, local=True) == shown
+    found = card(tmp_path, base="private/client", local=True)
+    assert found.data.base_model == "client"
+    assert "private" not in (tmp_path / "README.md").read_text()
+    assert public_name("org/model", local=False) == "org/model"
 
 
 @pytest.mark.parametrize("text", ["", "no metadata", "---\nlicense: [a, b]\n---\n", "---\n: : :\n---\n"])
@@ -85,12 +105,41 @@ def test_a_readme_that_states_no_licence_makes_it_unknown(tmp_path, text):
     assert licence_of("some/hub-id") == UNKNOWN
 
 
+MINE = {"run": "train-x", "sparsity": 0.5, "granularity": ["head"]}
+
+
+def about(folder, to="shrink", made=MINE, **row):
+    (folder / "rows.jsonl").write_text(json.dumps({**ROW, "id": "a", **MINE, **row}) + "\n")
+    return [row["id"] for row in _rows_about(made, to, [folder])]
+
+
 def test_rows_of_another_model_are_refused(tmp_path):
-    import json
-
-    from hardtack.stages.exporting import _rows_about
-
-    (tmp_path / "rows.jsonl").write_text(json.dumps({**ROW, "id": "a", "run": "train-x"}) + "\n")
     with pytest.raises(InputError, match="measured what train-x made; allowed: rows of retrain-y"):
-        _rows_about({"run": "retrain-y"}, [tmp_path])
-    assert [row["id"] for row in _rows_about({"run": "train-x"}, [tmp_path])] == ["a"]
+        about(tmp_path, made={**MINE, "run": "retrain-y"})
+    assert about(tmp_path) == ["a"]
+
+
+@pytest.mark.parametrize(("name", "other"), [("sparsity", 0.25), ("granularity", ["head", "neuron"])])
+def test_rows_of_another_ticket_of_the_same_search_are_refused(tmp_path, name, other):
+    with pytest.raises(InputError) as error:
+        about(tmp_path, **{name: other})
+    assert str(error.value) == (
+        f"--rows {tmp_path} measured {name} {other}; allowed: {MINE[name]}, the exported model's"
+    )
+
+
+@pytest.mark.parametrize("run", [None, "nowhere"])
+def test_rows_of_what_names_no_run_are_refused(tmp_path, run):
+    with pytest.raises(InputError, match="does not say which run made it; allowed: no rows"):
+        about(tmp_path, made={**MINE, "run": run}, run=run)
+
+
+@pytest.mark.parametrize("exported", ["absent", None, "shrink", "dense", "onnx", "openvino", "onnx-int8"])
+@pytest.mark.parametrize("to", EXPORTS)
+def test_rows_of_an_int8_export_are_about_nothing_else(tmp_path, exported, to):
+    row = {} if exported == "absent" else {"exported": exported}  # rows of earlier versions lack it
+    if (exported == "onnx-int8") == (to == "onnx-int8"):
+        assert about(tmp_path, to, **row) == ["a"]
+    else:
+        with pytest.raises(InputError, match=rf"; allowed for --to {to}: rows of (an int8 export|the model)"):
+            about(tmp_path, to, **row)

@@ -1,6 +1,7 @@
 """`export` from end to end on toys: what it writes opens, answers the same, and goes on to be trained."""
 
 import json
+import shutil
 import warnings
 
 import pytest
@@ -19,7 +20,7 @@ from hardtack.loading import load
 from hardtack.methods.early_bird import EarlyBird
 from hardtack.methods.magnitude import Magnitude
 from hardtack.select import Sparsity
-from hardtack.stages import Common, evaluate, export, retrain, search, train
+from hardtack.stages import Common, evaluate, export, exporting, retrain, search, train
 from hardtack.ticket import Ticket
 from hardtack.training.adversarial import FreeLB
 
@@ -73,6 +74,7 @@ def test_an_exported_model_answers_every_test_example_as_the_retrained_one(place
     )
     assert {name: first[name] for name in shared} == {name: second[name] for name in shared}
     assert first["method"] == "early_bird"
+    assert (first["exported"], second["exported"]) == (None, to)
     inputs = toy_inputs(load(str(tmp_path / "out")).model, count=24)
     mine, theirs = (logits_of(load(str(p)).model, inputs) for p in (tmp_path / "out", place / "retrained"))
     assert torch.allclose(mine, theirs, atol=1e-5)
@@ -195,6 +197,13 @@ def test_bad_input_is_refused_in_one_line(place, tmp_path):
         with pytest.raises(InputError) as error:
             export(target, to=to, out=folder)
         assert str(error.value) == words
+    for more, words in (
+        ({"base": "other/base"}, "base other/base is not allowed: "),
+        ({"merge_adapter": True}, "merge_adapter True is not allowed: "),
+    ):
+        with pytest.raises(InputError) as error:
+            export(retrained, to="shrink", out=out, **more)
+        assert str(error.value) == f"{words}{retrained} is a whole model, no ticket"
     assert (full / "mine.txt").read_text() == "mine"
     assert not out.exists()
     nothing = Magnitude((Sparsity.parse("0.0"),))
@@ -205,6 +214,35 @@ def test_bad_input_is_refused_in_one_line(place, tmp_path):
     export(place / "search", to="shrink", out=tmp_path / "small")
     with pytest.raises(InputError, match="is a whole model, no ticket"):
         retrain(tmp_path / "small", base="x", task=task, out=tmp_path / "r", common=CPU)
+
+
+@pytest.mark.parametrize("here", [".", ".."])
+def test_a_folder_that_has_no_name_is_refused_before_anything_is_loaded(tmp_path, monkeypatch, here):
+    inner = tmp_path / "inner"
+    (inner if here == "." else inner / "most").mkdir(parents=True)
+    monkeypatch.chdir(inner if here == "." else inner / "most")
+    monkeypatch.setattr(exporting, "_masked", None)
+    with pytest.raises(InputError, match=r"^--out [.]+ ") as error:
+        export("nothing", to="shrink", out=here)
+    assert "\n" not in str(error.value)
+
+
+def test_the_path_of_a_base_that_has_moved_is_not_on_the_card(place, tmp_path):
+    """It looks like a hub id; the ticket says that it is none."""
+    folder = shutil.copytree(place / "retrained" / "model", tmp_path / "moved")
+    record = folder / "ticket" / "ticket.json"
+    ticket = json.loads(record.read_text())
+    assert ticket["base"]["revision"] is None
+    for base, shown in (
+        ({"id": "private/tiny"}, "tiny"),
+        ({"id": "org/tiny", "revision": "a" * 40}, "org/tiny"),
+    ):
+        record.write_text(json.dumps({**ticket, "base": {**ticket["base"], **base}}))
+        export(folder, to="dense", out=tmp_path / shown)
+        card = ModelCard.load(tmp_path / shown / "README.md")
+        assert card.data.base_model == shown
+        assert f"{shown} with 50% of" in card.text
+        assert "private" not in (tmp_path / shown / "README.md").read_text()
 
 
 def test_a_dry_run_writes_nothing(place, tmp_path):
@@ -240,6 +278,12 @@ def test_an_export_for_another_program_is_evaluated_like_any_model_and_not_train
     assert second[1]["answered_by"] == second[1]["runtime"]
     assert second[0]["parameters"] == made["parameters"]
     assert (second[0]["method"], second[0]["sparsity"]) == ("early_bird", first[0]["sparsity"])
+    assert [row["exported"] for row in (*first, *second)] == [None, None, to, to]
+    export(place / "retrained", to=to, out=tmp_path / "told", rows=[tmp_path / "row-1"])
+    assert len(ModelCard.load(tmp_path / "told" / "README.md").data.eval_results) == 2
+    if to == "onnx-int8":
+        with pytest.raises(InputError, match="allowed for --to onnx-int8: rows of an int8 export"):
+            export(place / "retrained", to=to, out=tmp_path / "no", rows=[tmp_path / "row-0"])
     loaded = load(str(tmp_path / "out"), foreign=True)
     inputs = toy_inputs(load(str(place / "retrained")).model, count=24)
     with torch.inference_mode():

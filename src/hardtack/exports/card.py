@@ -1,5 +1,6 @@
 """The model card of an exported folder: what it is, what it was measured to do, and what doubts that."""
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,15 +27,16 @@ def licence_of(place: str) -> str:
     return stated if isinstance(stated, str) else UNKNOWN
 
 
-def public_name(name: str) -> str:
-    """Return a hub id as it is, and of a folder its last part: a path is nobody's business.
+def public_name(name: str, *, local: bool) -> str:
+    """Return a hub id as it is, and of a folder here its last part: a path is nobody's business.
 
-    The folder `model` that a run leaves is called as the run.
+    The folder `model` that a run leaves is called as the run. The caller knows which it is: a folder may have
+    moved, and what is left of it looks like a hub id.
     """
-    place = Path(name)
-    if not place.exists() and not place.is_absolute():
+    if not local:
         return name
-    return place.name if place.name != "model" else place.resolve().parent.name
+    place = Path(os.path.abspath(name))
+    return place.name if place.name != "model" else place.parent.name
 
 
 def write_card(
@@ -42,6 +44,7 @@ def write_card(
     *,
     name: str,
     base: str,
+    local: bool,
     made: Row,
     labels: Sequence[str],
     how: str,
@@ -54,15 +57,17 @@ def write_card(
         folder: the export.
         name: of the model.
         base: hub id or folder of the model that the ticket was found in.
+        local: whether `base` is a folder, though it may have moved since.
         made: provenance: method, granularity, sparsity, objective, epochs, task.
         labels: the class names.
         how: lines of Python that open the folder.
         form: what was made, in a sentence.
         rows: result rows about this model, if it was measured: clean, attacked, shifted.
     """
+    shown = public_name(base, local=local)
     data = ModelCardData(
         license=licence_of(base),
-        base_model=public_name(base),
+        base_model=shown,
         pipeline_tag="text-classification",
         tags=["hardtack", "pruning", "robustness"],
         metrics=["accuracy"],
@@ -70,22 +75,22 @@ def write_card(
         eval_results=[one for row in rows for one in _results(row)] or None,
     )
     classes = ", ".join(f"{number} = {label}" for number, label in enumerate(labels))
-    parts = [f"---\n{data.to_yaml()}\n---", f"# {name}", _what(base, made), f"{form[:1].upper()}{form[1:]}."]
+    parts = [f"---\n{data.to_yaml()}\n---", f"# {name}", _what(shown, made), f"{form[:1].upper()}{form[1:]}."]
     parts += [f"Classes: {classes}.", f"```python\n{how}\n```", "## What it was measured to do"]
     (folder / "README.md").write_text("\n\n".join([*parts, *_measured(rows)]) + "\n", encoding="utf-8")
 
 
-def _what(base: str, made: Row) -> str:
+def _what(shown: str, made: Row) -> str:
     kinds = " and ".join(f"{kind}s" for kind in made.get("granularity") or ()) or "units"
     share = made.get("sparsity")
     cut = f"{share:.0%} of its {kinds} removed" if isinstance(share, float) else f"{kinds} removed"
     epochs = f" for {made['epochs']:g} epochs" if made.get("epochs") else ""
-    task = f" on {public_name(str(made['task']))}" if made.get("task") else ""
+    task = f" on {Path(str(made['task'])).name}" if made.get("task") else ""
     found = f"found by `{made['method']}`" if made.get("method") else "found by hardtack"
     if made.get("ticket_objective"):
         found += f" under the objective `{made['ticket_objective']}`"
     trained = f", then trained with `{made['objective']}`{epochs}{task}" if made.get("epochs") else ""
-    return f"{public_name(base)} with {cut}: a subnetwork {found}{trained}."
+    return f"{shown} with {cut}: a subnetwork {found}{trained}."
 
 
 def _results(row: Row) -> list[EvalResult]:

@@ -17,6 +17,10 @@ from hardtack.stages.fitting import ticket_folder
 from hardtack.stages.planning import total
 from hardtack.ticket import Ticket
 
+INT8 = "onnx-int8"
+NO_RUN = (None, "nowhere")
+"""What stands for the run of what was made without a folder; rows that name it could be about any model."""
+
 
 def export(
     target: str | Path,
@@ -53,13 +57,16 @@ def export(
     out = Path(out)
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise InputError(f"--out {out} exists and is not empty; allowed: a new or empty folder")
+    if out.name in ("", ".."):
+        raise InputError(f"--out {out} names no folder to put in its place; allowed: a folder by its name")
     loaded, ticket, made = _masked(target, base, seed, merge_adapter)
     if dry_run:
         return total(
             [{"name": f"export to {to}", "seconds": 1.0, "bytes": 4 * loaded.model.num_parameters()}]
         )
-    shown = _rows_about(made, rows)
-    name = public_name(str(out.absolute()))
+    shown = _rows_about(made, to, rows)
+    name = public_name(str(out), local=True)
+    local = ticket.base.revision is None if base is None else Path(base).exists()
     facts: dict[str, Any] = {}
 
     def write(folder: Path) -> None:
@@ -71,6 +78,7 @@ def export(
             folder,
             name=name,
             base=base or ticket.base.id,
+            local=local,
             made=made,
             labels=labels,
             how=facts.pop("opens").format(name=name),
@@ -92,14 +100,33 @@ def export(
     }
 
 
-def _rows_about(made: dict[str, Json], folders: Sequence[str | Path]) -> list[dict[str, Any]]:
-    """Read the rows of evaluations, which must be about the model that is exported."""
+def _rows_about(made: dict[str, Json], to: str, folders: Sequence[str | Path]) -> list[dict[str, Any]]:
+    """Read the rows of evaluations, which must be about the model that is exported.
+
+    Tickets of one search share its run, so what was removed counts, too. Rounded to int8, a model answers as
+    no other export does: it has rows of its own.
+    """
+    if folders and made.get("run") in NO_RUN:
+        raise InputError(
+            f"--rows {folders[0]}: what is exported does not say which run made it; allowed: no rows"
+        )
     found = []
     for folder in folders:
         for row in read_rows(Path(folder)):
             if row.get("run") != made.get("run"):
                 raise InputError(
                     f"--rows {folder} measured what {row.get('run')} made; allowed: rows of {made.get('run')}"
+                )
+            for name in ("sparsity", "granularity"):
+                if row.get(name) != made.get(name):
+                    raise InputError(
+                        f"--rows {folder} measured {name} {row.get(name)}; allowed: {made.get(name)}, the "
+                        "exported model's"
+                    )
+            if (row.get("exported") == INT8) != (to == INT8):
+                raise InputError(
+                    f"--rows {folder} measured {row.get('exported') or 'no export'}; allowed for --to {to}: "
+                    f"rows of {'an int8 export' if to == INT8 else 'the model or an export in floats'}"
                 )
             found.append(row)
     return found
@@ -115,6 +142,9 @@ def _masked(
             raise InputError(
                 f"{target} is a model without a ticket; allowed: a ticket, or a model made by retrain"
             )
+        for name, given in (("base", base), ("merge_adapter", merge_adapter or None)):
+            if given is not None:
+                raise InputError(f"{name} {given} is not allowed: {target} is a whole model, no ticket")
         ticket, loaded = Ticket.load(place / "ticket"), load(str(target), seed=seed)
         if loaded.fresh_head:  # it was trained with another one
             raise InputError(f"{target} is a language model, which opens as it is; allowed: classifiers")

@@ -65,12 +65,12 @@ class Subject:
             with evaluating(model):
                 flops = cost.forward_flops(model, inputs)
         names = (
-            "method objective ticket_objective epochs epoch_rule granularity sparsity prunable run".split()
+            "method objective ticket_objective epochs epoch_rule granularity sparsity prunable exported run"
         )
         return {
             "model": found.loaded.base.id,
             "ticket": str(ticket_folder(found.folder)) if found.ticket and found.folder else None,
-            **{name: made.get(name) for name in names},
+            **{name: made.get(name) for name in names.split()},
             "runtime": runtime_of(model).name,
             "seed": self.common.seed,
             "trained_seed": made.get("seed"),
