@@ -53,7 +53,7 @@ def test_every_prunable_matrix_is_reached_once_with_its_true_inputs(toy):
     seen: dict[str, list[torch.Tensor]] = {}
     handles = [
         base_of(model).get_submodule(site.name.removesuffix(".weight")).register_forward_pre_hook(
-            lambda module, args, name=site.name: seen.setdefault(name, []).append(args[0])
+            lambda module, args, name=site.name: seen.setdefault(name, []).append(args[0].clone())
         )
         for site in view.sites
     ]  # fmt: skip

@@ -11,8 +11,7 @@ from tests.zoo import ZOO
 
 from hardtack import cost
 from hardtack.errors import InputError
-from hardtack.methods import layerwise
-from hardtack.methods.blocks import Blocks, Known
+from hardtack.methods.blocks import Blocks, Known, Paths
 from hardtack.methods.calibration import samples
 from hardtack.methods.obs import Obs
 from hardtack.methods.retention import Retention
@@ -57,7 +56,7 @@ def test_room_by_hand():
     assert full.hessians == 8 * 40 * (40 + 24) + 12 * 40**2
     # targets: three inputs of 24, and an output of 24 in place of 40 inputs
     assert full.states == found.states + 4 * tokens * 4 * 24
-    assert (found.known, full.known) == (0, 4 * tokens * (4 * 24 + 40 + 24))  # outputs of six matrices
+    assert (found.known, full.known) == (0, 2 * 4 * tokens * (4 * 24 + 40 + 24))  # outputs of six matrices
     wanda, _, _ = needed(Wanda(sparsities=HALF))
     assert wanda.hessians == 8 * (3 * 24 + 40)
     assert wanda.weights < found.weights
@@ -100,7 +99,7 @@ def test_without_room_for_what_matrices_gave_the_ticket_is_the_same(monkeypatch)
     for free in (found.memory, found.memory + found.known):
         monkeypatch.setattr(cost, "free_memory_bytes", lambda device="cpu", free=free: free)
         made = []
-        monkeypatch.setattr(layerwise, "Known", lambda made=made: made.append(Known()) or made[-1])
+        monkeypatch.setattr(Paths, "new", lambda made=made: made.append(Paths(Known(), Known())) or made[-1])
         tickets.append((search(Retention(sparsities=HALF), Run.nowhere()), len(made)))
     (one, none), (other, some) = tickets
     assert (none, some) == (0, 3)  # two blocks and the head

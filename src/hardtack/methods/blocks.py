@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -223,7 +223,8 @@ class Blocks:
         modules = [stage.root.get_submodule(group.matrices[0].module) for group in groups]
         with _hooked(modules, lambda n, m: m.register_forward_pre_hook(partial(take, n))), suppress(_Enough):
             self.run(stage, batch, hidden, weights, known)
-        return [torch.cat([self.rows(x, batch) for x in calls]) for calls in found]
+        rows = [[self.rows(x, batch) for x in calls] for calls in found]
+        return [torch.cat(parts) if len(parts) > 1 else parts[0] for parts in rows]
 
     def outputs(
         self, stage: Stage, batch: int, hidden: Tensor, weights: Weights, known: "Known | None" = None
@@ -242,12 +243,12 @@ class Blocks:
             return self.run(stage, batch, hidden, weights, known), found
 
     def rows(self, x: Tensor, batch: int) -> Tensor:
-        """Return the vectors of x without those of padding: [rows, width].
+        """Return the vectors of x without those of padding: [rows, width]; a view where there is none.
 
         What is no grid of this batch's tokens (pooled vectors, embeddings of positions) is taken whole.
         """
         tokens = self.tokens[batch]
-        if x.shape[:-1] == tokens.shape:
+        if x.shape[:-1] == tokens.shape and not bool(tokens.all()):
             return x[tokens]
         return x.reshape(-1, x.shape[-1])
 
@@ -341,9 +342,9 @@ class Blocks:
 
 
 class Known:
-    """What a stage's finished matrices give in each batch: its passes for later ones need not multiply again.
+    """What a stage's matrices give in each batch, so that no pass multiplies again what an earlier one did.
 
-    Good for one stage and one path, while the weights of what is finished stay as they are.
+    Good for one stage and one path, and for matrices whose weights stay as they are: the pruned ones.
     """
 
     def __init__(self) -> None:
@@ -374,6 +375,18 @@ def _known_or_new(
     if (number := next(numbers)) == len(calls):  # a pass that ended early knows fewer calls than there are
         calls.append(forward(*args))
     return calls[number]
+
+
+class Paths(NamedTuple):
+    """What is known of a stage's matrices on both paths."""
+
+    dense: Known
+    sparse: Known
+
+    @classmethod
+    def new(cls) -> "Paths":
+        """Return paths of which nothing is known yet."""
+        return cls(Known(), Known())
 
 
 @contextmanager

@@ -69,7 +69,7 @@ def solver_field() -> Any:
 def refit_field() -> Any:
     """Return the field that says how well the kept weights are fitted to the mask."""
     words = "conjugate-gradient steps that fit the kept weights to the finished mask; 0 is none"
-    return field(default=20, metadata={"help": words})
+    return field(default=10, metadata={"help": words})
 
 
 def check_settings(

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from hardtack.errors import InputError
-from hardtack.methods.blocks import Blocks, Known
+from hardtack.methods.blocks import Blocks, Known, Paths
 from hardtack.methods.calibrated import Calibrated
 from hardtack.methods.calibration import described, samples
 from hardtack.methods.parts import Group, Matrix, Stage
@@ -176,7 +176,7 @@ def _pruned(
     for number, stage in enumerate(stages):
         if number < found.blocks or states is None:
             continue
-        lost, known = Lost(), Known() if remembers else None
+        lost, known = Lost(), Paths.new() if remembers else None
         with blocks.present(stage.block):
             weights, masks = _stage(
                 rule, blocks, stage, budgets, states.dense, states.sparse, found.short, run, known
@@ -248,18 +248,19 @@ def _stage(
     sparse: Sequence[Tensor],
     short: list[str],
     run: Run,
-    known: Known | None,
+    known: Paths | None,
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Prune the matrices of a stage; return its changed parameters, by their names there, and the masks."""
     weights: dict[str, Tensor] = {}
     masks: dict[str, Tensor] = {}
     groups = [g for g in stage.groups if rule.adapts or any(matrix.pruned for matrix in g.matrices)]
     banks = any(budget.banks for budget in budgets.values())
-    wanted = _wanted(blocks, stage, groups, dense, run) if rule.adapts else None
+    on_dense, on_sparse = known or (None, None)
+    wanted = _wanted(blocks, stage, groups, dense, run, on_dense) if rule.adapts else None
     for together in [groups] if rule.each == "block" else [[group] for group in groups]:
         states, pruned = (dense, {}) if rule.path == "dense" else (sparse, weights)
         gathered = gather(
-            rule, blocks, stage, together, states, pruned, banks=banks, wanted=wanted, known=known
+            rule, blocks, stage, together, states, pruned, banks=banks, wanted=wanted, known=on_sparse
         )
         for group, sums in zip(together, gathered, strict=True):
             for matrix in group.matrices:
@@ -272,10 +273,15 @@ def _stage(
 
 
 def _wanted(
-    blocks: Blocks, stage: Stage, groups: Sequence[Group], dense: Sequence[Tensor], run: Run
+    blocks: Blocks,
+    stage: Stage,
+    groups: Sequence[Group],
+    dense: Sequence[Tensor],
+    run: Run,
+    known: Known | None,
 ) -> Mapping[str, Tensor]:
     """Return what adaptive weights are fitted to; of a streamed model it lies on disk."""
-    found = targets(blocks, stage, groups, dense)
+    found = targets(blocks, stage, groups, dense, known)
     if blocks.weights is None:
         return dict(found)
     names = [target_name(batch, group) for batch in blocks.summed for group in groups]
@@ -296,7 +302,7 @@ def _solve_(
     if not matrix.pruned and not rule.adapts:
         return
     W, mask = rule.solve(matrix.weight(stored), sums, budget)
-    if not torch.isfinite(W).all():
+    if not torch.isfinite(W.sum()):
         raise InputError(f"{matrix.name} became NaN or infinite at ridge {rule.ridge}; choose a larger ridge")
     weights[f"{matrix.module}.weight"] = matrix.stored(W, stored)
     if matrix.pruned:

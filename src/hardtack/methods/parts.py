@@ -57,6 +57,11 @@ class Stage(NamedTuple):
         for group in self.groups:
             yield from group.matrices
 
+    def weights(self) -> dict[str, Tensor]:
+        """Return the weights of all matrices as they are, by their names in the stage."""
+        names = [f"{matrix.module}.weight" for matrix in self.matrices()]
+        return {name: self.root.get_parameter(name) for name in names}
+
 
 class Sample(NamedTuple):
     """A batch of calibration data.

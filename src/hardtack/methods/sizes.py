@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from hardtack import cost
 from hardtack.errors import InputError
-from hardtack.methods.blocks import Blocks, Known
+from hardtack.methods.blocks import Blocks, Paths
 from hardtack.methods.calibrated import Calibrated
 from hardtack.methods.calibration import samples
 from hardtack.methods.parts import Group, Stage
@@ -47,8 +47,8 @@ def room(method: Calibrated, blocks: Blocks, stages: Sequence[Stage], view: Prun
 
     States are two paths' running states and the first ones, which all sparsities begin with, and what
     adaptive weights are fitted to; Hessians the sums that are gathered at once, a factor, and a Hessian in
-    float32; weights the results so far, and one matrix's solve in float64; known what finished matrices of a
-    block give.
+    float32; weights the results so far, and one matrix's solve in float64; known what the
+    matrices of a block give on both paths.
     """
     rule, streamed = method.rule(), blocks.weights is not None
     width = blocks.first.shape[-1]
@@ -66,7 +66,7 @@ def room(method: Calibrated, blocks: Blocks, stages: Sequence[Stage], view: Prun
         factor = 12 * max(inputs) ** 2 if rule.compensates else 0
         hessians = max(hessians, factor + (sum(sizes) if rule.each == "block" else max(sizes)))
         if rule.each == "matrix" and not streamed:
-            known = max(known, 4 * summed * sum(_outputs(stage, group) for group in groups))
+            known = max(known, 2 * 4 * summed * sum(_outputs(stage, group) for group in groups))
         tall = [sum(_widths(stage, group)) for group in groups]
         activations = max(activations, 2 * 4 * max(each) * sum(tall))
         shapes = [_widths(stage, group) for group in groups]
@@ -205,11 +205,14 @@ def _passes(rule: Rule, blocks: Blocks, stage: Stage, scored: bool) -> float:
     seconds = []
     for _ in range(2):  # the first warms up
         began = time.perf_counter()
-        wanted = dict(targets(blocks, stage, groups, blocks.start)) if rule.adapts else None
-        known = None if blocks.weights is not None or rule.each == "block" else Known()
+        known = None if blocks.weights is not None or rule.each == "block" else Paths.new()
+        on_dense, on_sparse = known or (None, None)
+        wanted = dict(targets(blocks, stage, groups, blocks.start, on_dense)) if rule.adapts else None
         done: dict[str, Tensor] = {}
         for together in [groups] if rule.each == "block" else [[group] for group in groups]:
-            gather(rule, blocks, stage, together, blocks.start, done, banks=False, wanted=wanted, known=known)
+            gather(
+                rule, blocks, stage, together, blocks.start, done, banks=False, wanted=wanted, known=on_sparse
+            )
             names = [f"{matrix.module}.weight" for group in together for matrix in group.matrices]
             done |= {name: stage.root.get_parameter(name) for name in names}
         for _ in advance(blocks, stage, done, blocks.start, blocks.start, Lost(), known):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from hardtack.methods.blocks import Blocks, Known, Weights
+from hardtack.methods.blocks import Blocks, Known, Paths, Weights
 from hardtack.methods.parts import Group, Stage
 from hardtack.methods.solve import Budget, Factor
 
@@ -108,16 +108,21 @@ def narrows(group: Group, stage: Stage) -> bool:
 
 
 def targets(
-    blocks: Blocks, stage: Stage, groups: Sequence[Group], dense: Sequence[Tensor]
+    blocks: Blocks,
+    stage: Stage,
+    groups: Sequence[Group],
+    dense: Sequence[Tensor],
+    known: Known | None = None,
 ) -> Iterator[tuple[str, Tensor]]:
     """Yield for each batch of the sums and each group what adaptive weights are fitted to: [rows, k].
 
     That is the dense path's inputs, which serve all matrices that read them, or its outputs without bias
     where those are fewer: sums with them are smaller, and so is what waits for the stage's later groups. Its
-    name is `target_name`'s.
+    name is `target_name`'s. What the dense matrices give becomes `known`.
     """
+    weights = {} if known is None else stage.weights()
     for batch in blocks.summed:
-        inputs = blocks.inputs(stage, groups, batch, dense[batch], {})
+        inputs = blocks.inputs(stage, groups, batch, dense[batch], weights, known)
         for number, group in enumerate(groups):
             if narrows(group, stage):
                 matrix = group.matrices[0]
@@ -213,22 +218,24 @@ def advance(
     dense: Sequence[Tensor],
     sparse: Sequence[Tensor],
     lost: Lost,
-    known: Known | None = None,
+    known: Paths | None = None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Move both states of each batch through a stage, yield them, and add up on the way what was lost.
 
-    What is `known` of the sparse path is used up.
+    What is `known` is used up.
     """
+    own = {} if known is None else stage.weights()
+    on_dense, on_sparse = known or (None, None)
     for batch, sample in enumerate(blocks.samples):
         if sample.counts:
-            y, outputs = blocks.outputs(stage, batch, dense[batch], {})
-            y_, outputs_ = blocks.outputs(stage, batch, sparse[batch], weights, known)
+            y, outputs = blocks.outputs(stage, batch, dense[batch], own, on_dense)
+            y_, outputs_ = blocks.outputs(stage, batch, sparse[batch], weights, on_sparse)
             lost.outputs(outputs, outputs_)
         else:
             y = blocks.run(stage, batch, dense[batch], {})
             y_ = blocks.run(stage, batch, sparse[batch], weights)
-        if known is not None:
-            known.forget_(batch)
+        for one in known or ():
+            one.forget_(batch)
         if stage.block is not None:
             lost.states(sample.kind, blocks.tokens[batch], y, y_)
         yield y, y_
