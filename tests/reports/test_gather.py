@@ -7,6 +7,7 @@ from tests.reports.made import DENSE, log, record, row, study, ticket, write
 
 from hardtack.errors import InputError
 from hardtack.reports.gather import gather
+from hardtack.reports.page import report
 
 
 def test_a_study_is_found_below_one_folder(tmp_path):
@@ -116,3 +117,11 @@ def test_what_cannot_be_read_is_refused_in_one_line(tmp_path, how):
         gather([folder])
     assert "\n" not in str(caught.value)
     assert str(folder) in str(caught.value)
+
+
+def test_rows_of_a_study_without_its_runs_say_which_program_ran(tmp_path):
+    one = row("dense", DENSE)
+    one["measured"]["program"] = {"torch": "1.2.3", "commit": "abc"}
+    write(tmp_path / "x", (one, DENSE), zipped=True)
+    report([tmp_path], out=tmp_path / "page.md")
+    assert "Versions: torch 1.2.3, commit abc" in (tmp_path / "page.md").read_text()

@@ -6,6 +6,7 @@ import shutil
 
 import filelock
 import pytest
+import torch
 from tests.studies.toy import CELLS, RECIPE, make_place, rows_of, weights
 
 from hardtack import stages
@@ -236,6 +237,7 @@ def test_a_row_says_what_making_its_model_took(place):
         spent = {one["stage"]: one for one in row["measured"]["spent"]}
         assert list(spent) == ["dense", "tickets", "subnets"][: 1 if row["axes"]["target"] == "@dense" else 3]
         assert spent.get("tickets", {"passes": 0})["passes"] == 0  # random: nothing is trained
+        assert row["measured"]["program"]["torch"] == torch.__version__
         last = list(spent.values())[-1]
         assert last["passes"] > 0
         assert last["seconds"] > 0

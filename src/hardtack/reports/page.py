@@ -267,14 +267,7 @@ def _origins(found: Found, groups: Sequence[Group]) -> Section:
         blocks.append(table("Attacks and their settings", ("attack", "settings"), attacks))
     if machines := dict.fromkeys(_spelled(e.row["measured"].get("hardware")) for e in found.entries):
         blocks.append(Items(tuple(f"Hardware of the measurements: {machine}" for machine in machines)))
-    versions: dict[str, list[str]] = {}
-    for folder in found.folders:
-        versions.setdefault(_spelled(folder.recipe.get("versions")), []).append(folder.name)
-    said = [
-        f"Versions: {version}" if len(versions) == 1 else f"Versions of {', '.join(names)}: {version}"
-        for version, names in versions.items()
-    ]
-    blocks.append(Items(tuple(said)))
+    blocks.append(Items(tuple(_versions(found))))
     if made := commands(found):
         text = (
             "Commands, rebuilt from each run's recipe and rows, with every setting that can change a result; "
@@ -282,6 +275,23 @@ def _origins(found: Found, groups: Sequence[Group]) -> Section:
         )
         blocks += [Text(text), Commands(tuple(made))]
     return Section("origins", "How this was made", tuple(blocks))
+
+
+def _versions(found: Found) -> list[str]:
+    """Say which programs ran, and from which commits: by recipes, and by rows of a study without its runs."""
+    names: dict[str, dict[str, None]] = {}
+    for folder in found.folders:
+        recipe = folder.recipe
+        programs: list[Any] = [{**(recipe.get("versions") or {}), "commit": recipe.get("commit")}]
+        if not recipe:
+            programs = [e.row["measured"].get("program") for e in found.entries if e.folder == folder.name]
+        for program in programs:
+            known = {name: value for name, value in (program or {}).items() if value is not None}
+            names.setdefault(_spelled(known), {})[folder.name] = None
+    return [
+        f"Versions: {version}" if len(names) == 1 else f"Versions of {', '.join(folders)}: {version}"
+        for version, folders in names.items()
+    ]
 
 
 def _spelled(facts: object) -> str:

@@ -141,9 +141,11 @@ class Results:
         root = result["folder"].removesuffix(cell.place).rstrip("/")
         attacks = [None, *(cell.settings.get("attack") or ())]  # rows may have been added one by one
         rows = sorted(result["rows"], key=lambda row: attacks.index(row["attack"]))
-        spent = self._spent(cell)
+        recipe = json.loads((cell.folder / "recipe.json").read_text(encoding="utf-8"))
+        program = {**recipe["versions"], "commit": recipe["commit"]}
+        more = {"spent": self._spent(cell), "program": program}
         portable = [self._portable(row, root) for row in rows]
-        return [{**facts, **row, "measured": {**row["measured"], "spent": spent}} for row in portable]
+        return [{**facts, **row, "measured": {**row["measured"], **more}} for row in portable]
 
     def _spent(self, cell: Cell) -> list[Row]:
         """Return what making the cell's model took: the stages before it, each once, with passes and seconds.
