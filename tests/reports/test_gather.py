@@ -7,6 +7,7 @@ from tests.reports.made import DENSE, log, record, row, study, ticket, write
 
 from hardtack.errors import InputError
 from hardtack.reports.gather import gather
+from hardtack.reports.models import models_of
 from hardtack.reports.page import report
 
 
@@ -125,3 +126,18 @@ def test_rows_of_a_study_without_its_runs_say_which_program_ran(tmp_path):
     write(tmp_path / "x", (one, DENSE), zipped=True)
     report([tmp_path], out=tmp_path / "page.md")
     assert "Versions: torch 1.2.3, commit abc" in (tmp_path / "page.md").read_text()
+
+
+def test_a_study_s_axes_tell_models_apart_that_say_the_same(tmp_path):
+    rows = []
+    for seed in (0, 1):
+        for wanted, name in (("0.5", "sparsity-0.5000"), ("2:4", "banks-2of4")):
+            one = row("wanda", DENSE, seed=seed)
+            one |= {"id": f"{name}-{seed}", "model": "dense/seed=0", "sparsity": 0.5, "trained_seed": seed}
+            one |= {"ticket": f"pruned/seed={seed},method=wanda/tickets/{name}"}
+            rows.append((one | {"axes": {"seed": seed, "method": "wanda", "sparsity": wanted}}, ""))
+    write(tmp_path / "x", *rows)
+    found = models_of(gather([tmp_path]).entries, [])
+    assert {model.label: model.seeds for model in found} == {
+        "pruned method=wanda sparsity-0.5000": [0, 1], "pruned method=wanda banks-2of4": [0, 1],
+    }  # fmt: skip

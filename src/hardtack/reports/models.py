@@ -126,13 +126,16 @@ def models_of(entries: Sequence[Entry], notes: list[str]) -> list[Model]:
     """Sort rows into models, in the order of the rows.
 
     Rows of one task that say the same but for the seed are one model; where that would put two rows of one
-    seed into one place, they are different models after all, and only equal names join them. Rows of two
-    tasks are joined by equal names only: a model of films and one of books may say the same of themselves.
+    seed into one place, they are different models after all: a study's axes tell them apart (half of all
+    weights, or two of each four), else only equal names join them. Rows of two tasks are joined by equal
+    names only: a model of films and one of books may say the same of themselves.
     """
     parts: list[list[Entry]] = []
     for members in _sorted_by(entries, lambda entry: (entry.what, _task(entry.row))):
-        places = [(_place(entry), entry.seed) for entry in members]
-        apart = _sorted_by(members, _called) if len(set(places)) < len(places) else [members]
+        apart = [members]
+        for key in (_axes, _called):
+            if any(map(_clashing, apart)):
+                apart = _sorted_by(members, key)
         for part in apart:
             known = [
                 p for p in parts if p[0].what == part[0].what and {*map(_called, p)} & {*map(_called, part)}
@@ -166,6 +169,16 @@ def _task(row: Row) -> Any:
 
 def _called(entry: Entry) -> tuple[Any, Any]:
     return (entry.row.get("model"), entry.row.get("ticket"))
+
+
+def _axes(entry: Entry) -> Any:
+    axes = entry.row.get("axes") or {}
+    return tuple(sorted((name, str(value)) for name, value in axes.items() if name != "seed"))
+
+
+def _clashing(members: Sequence[Entry]) -> bool:
+    places = [(_place(entry), entry.seed) for entry in members]
+    return len(set(places)) < len(places)
 
 
 def groups_of(models: Iterable[Model]) -> list[Group]:
@@ -224,7 +237,11 @@ def _name(row: Row) -> str:
     path = PurePosixPath(model.replace("\\", "/"))
     if ticket and not PurePosixPath(str(ticket).replace("\\", "/")).is_relative_to(path):
         path = PurePosixPath(str(ticket).replace("\\", "/"))  # a raw ticket: the model is only its base
-        return "/".join([*(part for part in path.parts[-3:-1] if not GENERIC.match(part)), path.name])
+        inside = [part for part in path.parts[-3:-1] if not GENERIC.match(part)]
+        if inside and CELL.match(inside[-1]):
+            cell = CELL.sub("", inside[-1], count=1)
+            return " ".join(part for part in (*path.parts[-4:-3], cell, path.name) if part)
+        return "/".join([*inside, path.name])
     if len(path.parts) == 2 and not path.is_absolute() and not row.get("method"):
         return model  # ORG/NAME of the hub
     telling = [part for part in path.parts if not GENERIC.match(part)]
