@@ -9,7 +9,8 @@ from tests.toys import TOYS, logits_of, toy_batches
 from tests.zoo import IMAGES, ZOO
 
 from hardtack.errors import InputError
-from hardtack.methods.blocks import Blocks, Known
+from hardtack.methods.blocks import Blocks
+from hardtack.methods.known import Known
 from hardtack.methods.parts import Sample
 from hardtack.methods.states import record_
 from hardtack.modes import evaluation_mode

@@ -11,8 +11,9 @@ from tests.zoo import ZOO
 
 from hardtack import cost
 from hardtack.errors import InputError
-from hardtack.methods.blocks import Blocks, Known, Paths
+from hardtack.methods.blocks import Blocks
 from hardtack.methods.calibration import samples
+from hardtack.methods.known import Known, Paths
 from hardtack.methods.obs import Obs
 from hardtack.methods.retention import Retention
 from hardtack.methods.search import Data

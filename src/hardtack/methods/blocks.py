@@ -12,8 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
-from itertools import count
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +20,7 @@ from torch.func import functional_call
 from transformers.cache_utils import Cache
 
 from hardtack.errors import InputError
+from hardtack.methods.known import Known
 from hardtack.methods.parts import Group, Matrix, Sample, Stage, refuse_empty
 from hardtack.perturb import added_to_embeddings
 from hardtack.prunable import Prunable, base_of, blocks_of
@@ -185,7 +185,7 @@ class Blocks:
         yield stage
 
     def run(
-        self, stage: Stage, batch: int, hidden: Tensor, weights: Weights, known: "Known | None" = None
+        self, stage: Stage, batch: int, hidden: Tensor, weights: Weights, known: Known | None = None
     ) -> Tensor:
         """Run a stage on one batch's hidden state with some of its weights replaced; logits at the end.
 
@@ -207,7 +207,7 @@ class Blocks:
         batch: int,
         hidden: Tensor,
         weights: Weights,
-        known: "Known | None" = None,
+        known: Known | None = None,
     ) -> list[Tensor]:
         """Return what the groups read in one batch: [rows, in] for each, without padding.
 
@@ -227,7 +227,7 @@ class Blocks:
         return [torch.cat(parts) if len(parts) > 1 else parts[0] for parts in rows]
 
     def outputs(
-        self, stage: Stage, batch: int, hidden: Tensor, weights: Weights, known: "Known | None" = None
+        self, stage: Stage, batch: int, hidden: Tensor, weights: Weights, known: Known | None = None
     ) -> tuple[Tensor, dict[str, list[Tensor]]]:
         """Run a stage on one batch; return its output, and each matrix's outputs (name -> [rows, out])."""
         matrices = list(stage.matrices())
@@ -339,54 +339,6 @@ class Blocks:
                 "run apart"
             )
         return like
-
-
-class Known:
-    """What a stage's matrices give in each batch, so that no pass multiplies again what an earlier one did.
-
-    Good for one stage and one path, and for matrices whose weights stay as they are: the pruned ones.
-    """
-
-    def __init__(self) -> None:
-        self._outputs: dict[tuple[int, str], list[Tensor]] = {}
-
-    @contextmanager
-    def answering(self, root: nn.Module, batch: int, weights: Weights) -> Iterator[None]:
-        """Let the modules of these weights give what they gave before, and note what they give anew."""
-        modules = {name: root.get_submodule(name) for name in (key.rpartition(".")[0] for key in weights)}
-        try:
-            for name, module in modules.items():
-                calls = self._outputs.setdefault((batch, name), [])
-                module.forward = partial(_known_or_new, module.forward, calls, count())
-            yield
-        finally:
-            for module in modules.values():
-                module.__dict__.pop("forward", None)
-
-    def forget_(self, batch: int) -> None:
-        """Drop a batch that no pass is left for."""
-        for key in [key for key in self._outputs if key[0] == batch]:
-            del self._outputs[key]
-
-
-def _known_or_new(
-    forward: Callable[..., Tensor], calls: list[Tensor], numbers: Iterator[int], *args: Any
-) -> Tensor:
-    if (number := next(numbers)) == len(calls):  # a pass that ended early knows fewer calls than there are
-        calls.append(forward(*args))
-    return calls[number]
-
-
-class Paths(NamedTuple):
-    """What is known of a stage's matrices on both paths."""
-
-    dense: Known
-    sparse: Known
-
-    @classmethod
-    def new(cls) -> "Paths":
-        """Return paths of which nothing is known yet."""
-        return cls(Known(), Known())
 
 
 @contextmanager

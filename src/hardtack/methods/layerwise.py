@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from hardtack.errors import InputError
-from hardtack.methods.blocks import Blocks, Known, Paths
+from hardtack.methods.blocks import Blocks
 from hardtack.methods.calibrated import Calibrated
 from hardtack.methods.calibration import described, samples
+from hardtack.methods.known import Known, Paths
 from hardtack.methods.parts import Group, Matrix, Stage
 from hardtack.methods.search import Data, check_kinds, record
 from hardtack.methods.sizes import check_room

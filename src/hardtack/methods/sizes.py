@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from hardtack import cost
 from hardtack.errors import InputError
-from hardtack.methods.blocks import Blocks, Paths
+from hardtack.methods.blocks import Blocks
 from hardtack.methods.calibrated import Calibrated
 from hardtack.methods.calibration import samples
+from hardtack.methods.known import Paths
 from hardtack.methods.parts import Group, Stage
 from hardtack.methods.search import Data
 from hardtack.methods.solve import Budget

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from hardtack.methods.blocks import Blocks, Known, Paths, Weights
+from hardtack.methods.blocks import Blocks, Weights
+from hardtack.methods.known import Known, Paths
 from hardtack.methods.parts import Group, Stage
 from hardtack.methods.solve import Budget, Factor
 
