@@ -25,7 +25,7 @@ def plan(work: Sequence[Work]) -> dict[str, Any]:
         stages.append(
             {
                 "name": name,
-                "seconds": round(_step_seconds(model, batches, objective) * steps, 1),
+                "seconds": round(_step_seconds(model, batches, objective) * steps, 3),
                 "bytes": size,
             }
         )
@@ -41,14 +41,14 @@ def forwards(name: str, model: nn.Module, batches: Batches) -> dict[str, Any]:
         started = time.perf_counter()
         model(**inputs)
     seconds = (time.perf_counter() - started) * batches.examples / len(first.ids)
-    return {"name": name, "seconds": round(seconds, 1), "bytes": 4 * batches.examples}
+    return {"name": name, "seconds": round(seconds, 3), "bytes": 4 * batches.examples}
 
 
 def total(stages: list[dict[str, Any]]) -> dict[str, Any]:
     """Return a plan: the stages with their sums."""
     return {
         "stages": stages,
-        "seconds": round(sum(stage["seconds"] for stage in stages), 1),
+        "seconds": round(sum(stage["seconds"] for stage in stages), 3),
         "bytes": sum(stage["bytes"] for stage in stages),
     }
 

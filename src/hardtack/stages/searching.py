@@ -290,7 +290,7 @@ def _plan(
     stages: list[dict[str, Any]] = []
     if isinstance(method, Calibrated):
         parts = sizes.plan(method, base.model, view, data, objective)
-        return planned([{"name": p.name, "seconds": round(p.seconds, 1), "bytes": p.bytes} for p in parts])
+        return planned([{"name": p.name, "seconds": round(p.seconds, 3), "bytes": p.bytes} for p in parts])
     if warm_epochs:
         steps = round_half_up(warm_epochs * len(data.train))
         size = 4 * cost.parameters_kept(base.model)
