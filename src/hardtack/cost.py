@@ -73,10 +73,8 @@ def free_memory_bytes(device: str = "cpu") -> int | None:
     in its cache count as free there).
     """
     if torch.device(device).type == "cuda":
-        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(
-            device
-        )  # torch's own, unused
-        return int(torch.cuda.mem_get_info(device)[0]) + cached
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # torch keeps it
+        return int(torch.cuda.mem_get_info(device)[0]) + unused
     try:
         facts = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
         free = 1024 * int(facts["MemAvailable"].split()[0])

@@ -214,8 +214,7 @@ def _passes(rule: Rule, blocks: Blocks, stage: Stage, scored: bool) -> float:
             gather(
                 rule, blocks, stage, together, blocks.start, done, banks=False, wanted=wanted, known=on_sparse
             )
-            names = [f"{matrix.module}.weight" for group in together for matrix in group.matrices]
-            done |= {name: stage.root.get_parameter(name) for name in names}
+            done |= stage._replace(groups=tuple(together)).weights()
         for _ in advance(blocks, stage, done, blocks.start, blocks.start, Lost(), known):
             pass
         if scored:
