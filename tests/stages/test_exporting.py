@@ -7,7 +7,7 @@ import warnings
 import pytest
 import torch
 from huggingface_hub import ModelCard
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from tests.stages.saved import saved_task
 from tests.toys import logits_of, saved_toy, toy_inputs
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
@@ -79,13 +79,28 @@ def test_an_exported_model_answers_every_test_example_as_the_retrained_one(place
     mine, theirs = (logits_of(load(str(p)).model, inputs) for p in (tmp_path / "out", place / "retrained"))
     assert torch.allclose(mine, theirs, atol=1e-5)
     if to == "shrink":
-        assert second["flops"] < first["flops"]
+        assert second["flops"] == first["flops"]  # a ticket's units are taken out before it is measured
         assert second["parameters"] == made["parameters"] < made["parameters_before"]
         # The counts of the ticket: 3 of 6 heads of 8 columns, 40 of 80 neurons, with biases.
         gone = 3 * (4 * 24 * 8 + 3 * 8) + 40 * (2 * 24 + 1)
         assert made["parameters_before"] - made["parameters"] == gone
     else:
+        assert second["flops"] > first["flops"]
         assert second["parameters"] == first["parameters"]
+
+
+def test_a_retrained_model_whose_removed_units_are_not_zero_is_evaluated_as_it_is(place, tmp_path):
+    shutil.copytree(place / "retrained", tmp_path / "edited")
+    weights = tmp_path / "edited" / "model" / "model.safetensors"
+    rows = [
+        row_of(evaluate(str(place / "retrained"), task=str(place / "task"), out=tmp_path / "a", common=CPU))
+    ]
+    save_file({name: value + 0.01 for name, value in load_file(weights).items()}, weights, {"format": "pt"})
+    rows.append(
+        row_of(evaluate(str(tmp_path / "edited"), task=str(place / "task"), out=tmp_path / "b", common=CPU))
+    )
+    assert rows[0]["flops"] < rows[1]["flops"]
+    assert rows[0]["parameters"] < rows[1]["parameters"]
 
 
 def test_a_dense_export_is_an_ordinary_folder_with_zeros(place, tmp_path):

@@ -265,7 +265,9 @@ def _smallest(models: Sequence[Model]) -> list[Finding]:
         return []
     size = best[0].middle("disk_bytes")
     detail = "" if size is None else f"{byte_text(size)} on disk. "
-    detail += "Zeros in an ordinary model folder still take their place on disk and their time."
+    detail += (
+        "Zeros in an ordinary model folder take their place on disk, and those of single weights their time."
+    )
     return [Finding("Fewest parameters kept", f"{_named(best)}: {counted(least)}", detail)]
 
 

@@ -3,6 +3,9 @@
 from pathlib import Path
 from typing import NamedTuple
 
+from torch import nn
+
+from hardtack import shrunk
 from hardtack.loading import Loaded, model_folder
 from hardtack.runs import Json
 from hardtack.sessions import Foreign
@@ -25,7 +28,11 @@ class Target(NamedTuple):
 
 
 def open_target(target: str | Path, data: Task, base: str | None, common: Common) -> Target:
-    """Load what is evaluated: a ticket is applied to its base, whose head is then untrained."""
+    """Load what is evaluated: a ticket is applied to its base, whose head is then untrained.
+
+    Heads, neurons and channels that a ticket removes are taken out of the model, as `retrain` does and
+    `export --to shrink` writes it: the same answers, at what the subnetwork costs.
+    """
     path = Path(target)
     place = Path(model_folder(str(target)))
     is_model = (place / "config.json").is_file()
@@ -35,6 +42,7 @@ def open_target(target: str | Path, data: Task, base: str | None, common: Common
         ticket.apply_(loaded.model)
         made = made_of(ticket)
         digest = f"ticket-{ticket.digest()}-{loaded.head}-{tokenizer_digest(loaded.tokenizer)}"
+        _shrink_(loaded.model, ticket)
         return Target(loaded, ticket, made, digest, ticket_folder(path))
     loaded = common.load(str(target), data.labels, foreign=True)
     ticket = Ticket.load(place / "ticket") if (place / "ticket" / "ticket.json").is_file() else None
@@ -43,4 +51,16 @@ def open_target(target: str | Path, data: Task, base: str | None, common: Common
         digest = f"file-{loaded.head}-{tokenizer_digest(loaded.tokenizer)}"
         return Target(loaded, None, made, digest, place)
     digest = f"model-{weights_digest(loaded.model)}-{tokenizer_digest(loaded.tokenizer)}"
+    if ticket is not None:
+        _shrink_(loaded.model, ticket)
     return Target(loaded, ticket, made, digest, place if is_model else None)
+
+
+def _shrink_(model: nn.Module, ticket: Ticket) -> None:
+    """Take out the units that a ticket removes; a model in which they are not zero stays as it is."""
+    view = ticket.view(model)
+    if not shrunk.is_cut_by(ticket.masks, view):
+        return
+    tensors = view.tensors(model)
+    if not any(bool(tensors[name][~mask].any()) for name, mask in view.spread(ticket.masks).items()):
+        shrunk.shrink_(model, ticket.masks)
