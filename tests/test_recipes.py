@@ -1,0 +1,71 @@
+"""The recipes of this project: each expands, and shows no ticket without its controls."""
+
+import gzip
+from pathlib import Path
+
+import pytest
+
+from hardtack.methods import METHODS
+from hardtack.studies.grid import expand
+from hardtack.studies.reading import read
+from tests.studies.test_grid import Fixed
+
+RECIPES = Path(__file__).parents[1] / "recipes"
+
+
+@pytest.fixture(params=sorted(file.name for file in RECIPES.glob("*.toml")))
+def cells(request, tmp_path, monkeypatch):
+    """Every cell of a recipe, by its place."""
+    words = tmp_path / "attack_resources" / "counterfitted_neighbors.jsonl.gz"
+    words.parent.mkdir()
+    words.write_bytes(gzip.compress(b'{"word": "good", "neighbors": ["fine"]}\n'))
+    monkeypatch.setenv("HARDTACK_DATA", str(tmp_path))
+    monkeypatch.setenv("HARDTACK_SMALL_GPT2", str(tmp_path))
+    found = expand(read(RECIPES / request.param), Path("runs"), Fixed())
+    return {cell.place: cell for cell in found}
+
+
+def before(cells, cell, verb):
+    """Return the one cell of a verb that a cell goes back to, None where there is none."""
+    if cell.verb.name == verb:
+        return cell
+    found = {one.place: one for need in cell.needs if (one := before(cells, cells[need], verb))}
+    return next(iter(found.values())) if len(found) == 1 else None
+
+
+def shown(cells):
+    """Yield the search, the retraining (None without one) and the ticket of everything evaluated."""
+    for cell in cells.values():
+        if cell.verb.name == "evaluate":
+            search, again = before(cells, cell, "search"), before(cells, cell, "retrain")
+            ticket = again.settings["ticket"] if again else cell.settings["target"]
+            yield search, again, Path(ticket).name if search else None
+
+
+def test_every_ticket_stands_beside_random_and_magnitude_ones_of_its_sparsity(cells):
+    methods = {}
+    for search, _, ticket in shown(cells):
+        if search is not None:
+            kinds = tuple(search.settings.get("granularity", ()))
+            beside = methods.setdefault((ticket, kinds, search.settings["model"]), set())
+            method = search.settings["method"]
+            beside.add((method, search.settings.get("objective") or METHODS[method].minimises))
+    assert methods
+    for found in methods.values():
+        names = {method for method, _ in found}
+        assert "random" in names
+        assert names & {"magnitude", "iterative"}
+        for method, objective in found:  # a search with an adversary beside the same one without
+            assert objective == "clean" or (method, "clean") in found
+
+
+def test_every_retrained_ticket_stands_beside_a_dense_model_of_equal_training(cells):
+    dense = [before(cells, cell, "train") for cell in cells.values() if cell.verb.name == "evaluate"
+             and before(cells, cell, "search") is None]  # fmt: skip
+    trained = {
+        (one.settings["epochs"], one.settings["lr"], one.settings.get("seed", 0)) for one in dense if one
+    }
+    assert dense
+    for _, again, _ in shown(cells):
+        if again is not None:
+            assert (again.settings["epochs"], again.settings["lr"], again.settings.get("seed", 0)) in trained
