@@ -35,6 +35,18 @@ def test_models_are_set_beside_the_costliest_seed_by_seed():
     assert found.rows[1][1].note == "bird 25 passes, 5 s; tuned 100 passes, 12 s"
 
 
+def test_seconds_are_set_beside_each_other_where_one_program_measured_both():
+    rows = [made("dense", seed, DENSE, ("freelb", 500, 100.0)) for seed in (0, 1)]
+    rows += [made("robust", seed, ROBUST, ("bird", 100, 20.0 + 5 * seed)) for seed in (0, 1)]
+    for line, commit in zip(rows, ("older", "newer", "newer", "newer"), strict=True):
+        line["measured"]["program"] = {"torch": "2.13.0", "commit": commit}
+    models, _ = modelled(*rows)
+    (section,) = spending(models)
+    passes, seconds = section.blocks[-1].rows[1][-2:]
+    assert (passes.text, passes.note) == ("5.0 [5.0, 5.0]", "")
+    assert (seconds.text, seconds.note) == ("4.0", "1 of 2 seeds")
+
+
 def test_rows_that_no_study_wrote_say_nothing_of_it():
     models, _ = modelled(row("dense", DENSE))
     assert spending(models) == []

@@ -10,7 +10,8 @@ from hardtack.reports.models import Model
 HOW = (
     "A pass is one forward and backward of a batch; a search counts every pass until its rule stopped it, "
     "those it looked back on included. Seconds are this machine's, without looks at validation. What is "
-    "saved is the ratio to the costliest model of the same seed: the median over seeds, the least and most."
+    "saved is the ratio to the costliest model of the same seed: the median over seeds, the least and most. "
+    "Of seconds only where one version of the program measured both."
 )
 
 
@@ -20,18 +21,21 @@ def spending(models: Sequence[Model]) -> list[Section]:
     known = [(model, seeds) for model, seeds in known if seeds]
     if not known:
         return []
-    _, most = max(known, key=lambda one: mean(_sum(spent, "seconds") for spent in one[1].values()))
+    costliest, most = max(known, key=lambda one: mean(_sum(spent, "seconds") for spent in one[1].values()))
+    theirs = _programs(costliest)
     rows = []
     for model, seeds in known:
         shared = [seed for seed in seeds if seed in most]
+        mine = _programs(model)
+        together = [seed for seed in shared if mine[seed] == theirs[seed]]
         rows.append(
             (
                 model.label,
                 _stages(list(seeds.values())),
                 f"{mean(_sum(spent, 'passes') for spent in seeds.values()):,.0f}",
                 f"{mean(_sum(spent, 'seconds') for spent in seeds.values()):,.0f}",
-                *(_ratio([_sum(most[s], of) / _sum(seeds[s], of) for s in shared if _sum(seeds[s], of)])
-                  for of in ("passes", "seconds")),
+                *(_ratio([_sum(most[s], of) / _sum(seeds[s], of) for s in among if _sum(seeds[s], of)],
+                         len(shared)) for of, among in (("passes", shared), ("seconds", together))),
             )
         )  # fmt: skip
     head = ("model", "stages", "passes", "seconds", "times fewer passes", "times faster")
@@ -46,6 +50,11 @@ def _by_seed(model: Model) -> dict[object, list[Row]]:
         if spent := entry.row["measured"].get("spent"):
             found.setdefault(entry.seed, spent)
     return found
+
+
+def _programs(model: Model) -> dict[object, object]:
+    """Return, for each seed, which versions and commit measured it."""
+    return {entry.seed: entry.row["measured"].get("program") for entry in reversed(model.entries)}
 
 
 def _sum(spent: Sequence[Row], what: str) -> float:
@@ -63,8 +72,10 @@ def _stages(seeds: Sequence[Sequence[Row]]) -> Cell:
     return Cell(", ".join(names), "; ".join(notes))
 
 
-def _ratio(values: Sequence[float]) -> str:
+def _ratio(values: Sequence[float], seeds: int) -> Cell | str:
+    """Show the middle of some ratios, and of how many seeds, where that is not all of them."""
     if not values:
         return "-"
     middle = f"{median(values):.1f}"
-    return middle if len(values) == 1 else f"{middle} [{min(values):.1f}, {max(values):.1f}]"
+    shown = middle if len(values) == 1 else f"{middle} [{min(values):.1f}, {max(values):.1f}]"
+    return shown if len(values) == seeds else Cell(shown, f"{len(values)} of {seeds} seeds")
