@@ -240,6 +240,30 @@ def test_text_fits_100_columns_and_says_everything(tmp_path, dense):
         assert part in text
 
 
+def test_rows_of_several_radii_are_compared_radius_by_radius(tmp_path):
+    def at(radius, letters, **more):
+        settings = {"name": "embedding_pgd", "radii": [radius]}
+        return row(letters, attack="embedding_pgd", attack_settings=settings, id=f"{radius}", **more), letters
+
+    first = write(tmp_path / "dense", at(0.5, DENSE), at(1.0, "M" * 4 + "F" * 16))
+    method = {"method": "hard_concrete"}
+    other = write(tmp_path / "robust", at(0.5, ROBUST, **method), at(2.0, "F" * 20, **method))
+    result = compare([first, other])
+    (group,) = result["tables"]
+    assert group["title"] == "toy, split test, attack embedding_pgd, radii [0.5]"
+    assert [line["accuracy_under_attack"] for line in group["rows"]] == [0.4, 0.7]
+    title = "toy, split test, attack embedding_pgd, radii"
+    assert result["not_compared"] == [f"{title} [1.0]: only in dense", f"{title} [2.0]: only in robust"]
+    assert title in compare_text(result)
+
+
+def test_seeds_are_counted_for_each_model(tmp_path, dense):
+    others = [robust(tmp_path, name=f"robust-{seed}", seed=seed) for seed in range(5)]
+    assert compare([dense, *others])["note"] == "1 seed: a look, no claim (a claim needs 5)"
+    more = [write(tmp_path / f"dense-{seed}", (row(DENSE, id="d", seed=seed), DENSE)) for seed in range(1, 5)]
+    assert compare([dense, *others, *more])["note"] == "5 seeds"
+
+
 def test_seed_note():
     assert [seed_note(n) for n in (1, 4, 5)] == [
         "1 seed: a look, no claim (a claim needs 5)",

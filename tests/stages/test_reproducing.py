@@ -1,5 +1,6 @@
 """Every run's folder holds a recipe, a study of one stage, that does the same again."""
 
+import json
 import shutil
 import tomllib
 from dataclasses import replace
@@ -9,7 +10,8 @@ from tests.kills import digest
 from tests.studies.toy import make_place
 
 from hardtack import stages
-from hardtack.evaluation.attacks import DeepWordBug, WordSwap
+from hardtack.evaluation.attacks import DeepWordBug, EmbeddingPGD, Pruthi, WordSwap
+from hardtack.evaluation.attacks.cascade import Cascade
 from hardtack.methods.hard_concrete import HardConcrete
 from hardtack.select import Sparsity
 from hardtack.stages import Common
@@ -54,6 +56,24 @@ def test_each_stage_is_done_again_by_its_recipe(place):
         first, second = digest(place / name), digest(again(place / name))
         assert first.keys() == second.keys()
         assert {file for file in first if first[file] != second[file]} == set(), name
+
+
+def test_radii_and_members_of_a_cascade_are_attacked_again_by_the_recipe_and_from_a_study(place):
+    stages.train("tiny", task="task", out=place / "dense", epochs=0.5, lr=1e-3, common=COMMON)
+    pgd = EmbeddingPGD(radii=(0.5, 2.0), steps=2)
+    cascade = Cascade((DeepWordBug(query_limit=9), Pruthi(max_words=2)))
+    attacks = [*pgd.sweep(), cascade]
+    stages.evaluate("dense", task="task", out=place / "rows", attacks=attacks, examples=4, common=COMMON)
+    first, second = digest(place / "rows"), digest(again(place / "rows"))
+    assert {file for file in first if first[file] != second[file]} == set()
+    rows = [json.loads(line) for line in (place / "rows" / "rows.jsonl").read_text().splitlines()]
+    assert [row["attack"] for row in rows] == [None, "embedding_pgd", "embedding_pgd", "cascade"]
+    assert [row["attack_settings"]["radii"] for row in rows[1:3]] == [[0.5], [2.0]]
+    (stage,) = tomllib.loads((place / "rows" / "recipe.toml").read_text())["stage"]
+    assert stage["attack"] == ["embedding_pgd", "cascade"]
+    assert stage["embedding_pgd"] == {"radii": [0.5, 2.0], "steps": 2}
+    assert stage["cascade"] == {"members": ["deepwordbug", "pruthi"]}
+    assert (stage["deepwordbug"], stage["pruthi"]) == ({"query_limit": 9}, {"max_words": 2})
 
 
 def test_a_recipe_says_what_differs_from_defaults(place):

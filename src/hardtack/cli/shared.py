@@ -98,26 +98,18 @@ def add_attacks(parser: Parser) -> None:
 
 
 def attacks(args: argparse.Namespace) -> tuple[Any, ...]:
-    """Return one instance for each row of each attack that was chosen; settings of others are refused.
-
-    Members of a cascade are built from the flags of their own names, whether they also stand alone or not.
-    """
-    from hardtack.evaluation.attacks import ATTACKS
+    """Return one instance for each row of each attack that was chosen; settings of others are refused."""
+    from hardtack.evaluation.attacks import ATTACKS, attacks_of
 
     chosen = list(dict.fromkeys(args.attack))
     members = vars(args).get("cascade.members", []) if "cascade" in chosen else []
     _refuse_settings_of_others(args, ATTACKS, [*chosen, *members], "--attack")
 
-    def made(name: str) -> Any:
+    def build(name: str, known: Mapping[str, Any]) -> Any:
         given = typed(args, fields(ATTACKS[name]), owner=f"--attack {name}", prefix=name)
-        if name == "cascade":
-            known = [member in ATTACKS and member != name for member in given["members"]]
-            pairs = zip(given["members"], known, strict=True)
-            given["members"] = tuple(made(member) if there else member for member, there in pairs)
-        return ATTACKS[name](**given)
+        return ATTACKS[name](**{**given, **known})
 
-    every = [made(name) for name in chosen]
-    return tuple(row for one in every for row in (one.sweep() if hasattr(one, "sweep") else (one,)))
+    return attacks_of(chosen, members, build)
 
 
 def _refuse_settings_of_others(

@@ -90,26 +90,52 @@ def compare(folders: Sequence[Path], *, seed: int = 0) -> Row:
     groups = list(dict.fromkeys(entry.group for entry in entries))
     tables, alone = [], []
     for group in groups:
-        members = [entry for entry in entries if entry.group == group]
-        if len(members) > 1 and members[0].folder == first:
-            tables.append(compare_group(members, numbers, seed))
-        else:
-            alone.append(
-                f"{title_of(members[0].row)}: only in {', '.join(dict.fromkeys(m.folder for m in members))}"
-            )
+        for title, members in _ways([entry for entry in entries if entry.group == group], first):
+            if len(members) > 1 and members[0].folder == first:
+                tables.append({**compare_group(members, numbers, seed), "title": title})
+            else:
+                folders_ = ", ".join(dict.fromkeys(member.folder for member in members))
+                alone.append(f"{title}: only in {folders_}")
     if not tables:
         raise InputError(
             f"nothing to compare: no task, split and attack of {first} has another row ({'; '.join(alone)})"
         )
     seeds = sorted({entry.seed for entry in entries}, key=str)
+    models = dict.fromkeys(entry.what for entry in entries)
+    fewest = min(len({entry.seed for entry in entries if entry.what == model}) for model in models)
     runs = [{"number": number, **dict(zip(RUN, run, strict=True))} for run, number in numbers.items()]
     return {
         "runs": runs,
         "tables": tables,
         "not_compared": alone,
         "seeds": seeds,
-        "note": seed_note(len(seeds)),
+        "note": seed_note(fewest),
     }
+
+
+def _ways(members: Sequence[Entry], first: str) -> list[tuple[str, list[Entry]]]:
+    """Take rows of one group apart where the yardstick has several of it: of more than one radius, say.
+
+    Where it did so in one way, all others have to have done it in the same.
+    """
+    title, keys = title_of(members[0].row), [_hashable(measured_alike(member.row)) for member in members]
+    ways = list(
+        dict.fromkeys(key for key, member in zip(keys, members, strict=True) if member.folder == first)
+    )
+    if len(ways) < 2:
+        return [(title, list(members))]
+    told = [json.loads(way) for way in ways]
+    differing = [name for name in told[0] if any(way.get(name) != told[0][name] for way in told)]
+    found: dict[str, list[Entry]] = {}
+    for key, member in zip(keys, members, strict=True):
+        found.setdefault(key, []).append(member)
+    named = {
+        key: ", ".join(
+            f"{name.removeprefix('attack setting ')} {json.loads(key).get(name)}" for name in differing
+        )
+        for key in found
+    }
+    return [(f"{title}, {named[key]}", same) for key, same in found.items()]
 
 
 def seed_note(seeds: int) -> str:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,7 @@ def recipe(verb: str, arguments: Mapping[str, Any]) -> str | None:
             keys |= {name: value.name, **_settings(value, f"{value.name}.")}
             sparsities += [_sparsity(one) for one in getattr(value, "sparsities", ())]
         elif name == "attacks":
-            keys["attack"] = [one.name for one in value]
-            keys |= {key: setting for one in value for key, setting in _settings(one, f"{one.name}.").items()}
+            keys |= _attacks(value)
         elif name == "common":
             keys |= _settings(value, "")
         else:
@@ -39,6 +38,22 @@ def recipe(verb: str, arguments: Mapping[str, Any]) -> str | None:
     except TypeError:
         return None
     return "\n".join(lines) + "\n"
+
+
+def _attacks(attacks: Sequence[Any]) -> dict[str, Any]:
+    """Return the keys of attacks; what a sweep took apart stands together again, members have their names."""
+    keys: dict[str, Any] = {"attack": list(dict.fromkeys(one.name for one in attacks))}
+    for one in attacks:
+        settings = _settings(one, f"{one.name}.")
+        for key, value in settings.items():
+            swept = hasattr(one, "sweep") and isinstance(value, tuple) and key in keys
+            keys[key] = tuple(dict.fromkeys((*keys[key], *value))) if swept else value
+        inside = [member for member in getattr(one, "members", ()) if not isinstance(member, str)]
+        for member in inside:
+            keys |= _settings(member, f"{member.name}.")
+        if inside:
+            keys[f"{one.name}.members"] = [getattr(member, "name", member) for member in one.members]
+    return keys
 
 
 def _settings(part: Any, prefix: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from hardtack import stages
 from hardtack.errors import InputError
-from hardtack.evaluation.attacks import ATTACKS
+from hardtack.evaluation.attacks import ATTACKS, attacks_of
 from hardtack.methods import METHODS
 from hardtack.prunable import KINDS
 from hardtack.runs import Json, Watch
@@ -40,8 +40,10 @@ def parts_of(verb: Verb, settings: Settings) -> dict[str, Any]:
         if settings.get("objective") or any(owner_of(key) == name for key in settings):
             found["objective"] = _built(OBJECTIVES[name], settings, {})
     if "attack" in verb.tables:
-        names = dict.fromkeys(settings.get("attack") or ())
-        found["attacks"] = tuple(_built(ATTACKS[name], settings, {}) for name in names)
+        names, members = settings.get("attack") or (), settings.get("cascade.members") or ()
+        found["attacks"] = attacks_of(
+            names, members, lambda name, known: _built(ATTACKS[name], settings, known)
+        )
     return found
 
 
@@ -69,7 +71,7 @@ def _built(cls: Any, settings: Settings, more: Mapping[str, Any]) -> Any:
     for key, item in known.items():
         if key not in mine and item.default is MISSING:
             raise InputError(f"{cls.name} needs {cls.name}.{key}")
-    return cls(**{key: _python(value, known[key].annotation) for key, value in mine.items()}, **more)
+    return cls(**{**{key: _python(value, known[key].annotation) for key, value in mine.items()}, **more})
 
 
 def _python(value: Json, annotation: Any) -> Any:

@@ -123,6 +123,8 @@ def checked(verb: Verb, key: str, value: Json) -> Json:
 def chosen(verb: Verb, settings: Settings) -> set[str]:
     """Return the methods, objectives and attacks that apply with these settings."""
     names: set[str] = set(settings.get("attack") or ())
+    if "cascade" in names:
+        names |= set(settings.get("cascade.members") or ()) & ATTACKS.keys()
     if "method" in verb.tables and (method := settings.get("method")) in METHODS:
         names |= {method, settings.get("objective") or METHODS[method].minimises}
     elif "objective" in verb.tables:
