@@ -177,14 +177,26 @@ def _check_decoder(config: Any, whose: str, adapter: "_Adapter | None") -> None:
         )
 
 
+PROVENANCE = "hardtack.json"
+"""What a stage writes beside a model: how it was made."""
 WEIGHTS = ("*.safetensors*", "pytorch_model*", "*.pt", "*.pth", "*.h5", "*.msgpack")
 """Files that hold weights; only the first kind is read."""
 
 
 def weightless(source: str) -> bool:
-    """Say whether a folder holds no weights of any kind, but perhaps a config to make a language model of."""
+    """Say whether a folder holds no weights of any kind, but perhaps a config to make a language model of.
+
+    Raises:
+        InputError: for a folder that a stage wrote and whose weights have been removed since.
+    """
     folder = Path(source)
-    return folder.is_dir() and not any(next(folder.glob(kind), None) for kind in WEIGHTS)
+    if not folder.is_dir() or any(next(folder.glob(kind), None) for kind in WEIGHTS):
+        return False
+    if (folder / PROVENANCE).is_file():
+        raise InputError(
+            f"{source} has no weights any more: they were removed; allowed: run again what made it"
+        )
+    return True
 
 
 def _from_scratch(

@@ -104,3 +104,30 @@ def test_a_cell_of_a_study_is_called_by_its_stage_and_axes():
     rows.append(row("random", ROBUST, id="random", model=f"runs/study/{names[2]}/model"))
     models, _ = modelled(*rows)
     assert [model.label for model in models] == ["dense objective=clean", "subnets ticket=random"]
+
+
+def test_evaluations_of_one_ticket_in_several_stages_are_one_model():
+    """Seeds 0 and 1 come from a stage with several targets, seed 2 from one with this target alone."""
+
+    def cell(start, seed, sparsity, **more):
+        place = f"pruned/model={start},seed={seed},method=obs/tickets/{sparsity}"
+        axes = {"model": f"@{start}", "seed": seed, "method": "obs", "sparsity": sparsity, **more}
+        return row(
+            "x", ROBUST, id=f"{place}{more}", model=f"{start}/seed=0", ticket=place, trained_seed=seed,
+            method="obs", axes=axes, attack=None,
+        )  # fmt: skip
+
+    rows = [
+        cell(start, seed, sparsity, **({"target": "@pruned"} if seed < 2 else {}))
+        for start in ("plain", "soup")
+        for seed in (0, 1, 2)
+        for sparsity in ("sparsity-0.5000", "banks-2of4")
+    ]
+    models, notes = modelled(*rows)
+    assert [model.label for model in models] == [
+        f"pruned model={start},method=obs {sparsity}"
+        for start in ("plain", "soup")
+        for sparsity in ("sparsity-0.5000", "banks-2of4")
+    ]
+    assert [model.seeds for model in models] == [[0, 1, 2]] * 4
+    assert notes == []

@@ -341,3 +341,23 @@ def test_an_export_has_a_card_and_a_pipeline_opens_it(place, tmp_path):
         "bad",
         "good",
     )
+
+
+def test_a_dense_export_and_its_model_have_rows_of_their_own(place, tmp_path):
+    export(place / "retrained", to="dense", out=tmp_path / "dense")
+    rows = [
+        row_of(evaluate(str(each), task=str(place / "task"), out=tmp_path / f"{n}", common=CPU))
+        for n, each in enumerate((place / "retrained", tmp_path / "dense"))
+    ]
+    assert rows[0]["id"] != rows[1]["id"]
+    assert rows[0]["flops"] < rows[1]["flops"]
+
+
+def test_rows_that_an_older_version_measured_at_another_size_are_measured_anew(place, tmp_path):
+    settings = {"task": str(place / "task"), "out": tmp_path / "rows", "common": CPU}
+    first = row_of(evaluate(str(place / "retrained"), **settings))
+    file = tmp_path / "rows" / "rows.jsonl"
+    file.write_text(json.dumps({**first, "flops": 2 * first["flops"]}) + "\n")
+    again = row_of(evaluate(str(place / "retrained"), **settings))
+    assert (again["id"], again["flops"]) == (first["id"], first["flops"])
+    assert [json.loads(line)["flops"] for line in file.read_text().splitlines()] == [first["flops"]]

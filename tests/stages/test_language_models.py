@@ -270,3 +270,10 @@ def test_an_untied_head_is_no_classifier_and_is_left_alone(place, run):
     assert not any("lm_head" in name or "embed" in name for name in weights)
     assert "lm_head.weight" in load_file(f"{made['model']}/model.safetensors")
     assert evaluate(ticket, out=place / "rows", **run)["rows"][0]["perplexity"] > 1
+
+
+def test_a_trained_model_whose_weights_are_gone_is_no_model_from_scratch(dense, run, place):
+    (place / "dense" / "model" / "model.safetensors").unlink()
+    for call in (evaluate, train):
+        with pytest.raises(InputError, match="has no weights any more: they were removed; allowed: "):
+            call(str(place / "dense"), out=place / "again", **run)

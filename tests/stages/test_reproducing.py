@@ -69,6 +69,7 @@ def test_radii_and_members_of_a_cascade_are_attacked_again_by_the_recipe_and_fro
     rows = [json.loads(line) for line in (place / "rows" / "rows.jsonl").read_text().splitlines()]
     assert [row["attack"] for row in rows] == [None, "embedding_pgd", "embedding_pgd", "cascade"]
     assert [row["attack_settings"]["radii"] for row in rows[1:3]] == [[0.5], [2.0]]
+    assert not any("test-read-again" in row["flags"] for row in rows)  # a sweep is one reading
     (stage,) = tomllib.loads((place / "rows" / "recipe.toml").read_text())["stage"]
     assert stage["attack"] == ["embedding_pgd", "cascade"]
     assert stage["embedding_pgd"] == {"radii": [0.5, 2.0], "steps": 2}

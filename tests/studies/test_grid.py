@@ -322,3 +322,25 @@ def test_a_soup_gathers_the_cells_of_a_stage_on_its_shared_axes(tmp_path):
         cells_of(tmp_path, SOUP.replace('"@dense", "other"', '"@dens"'))
     with pytest.raises(InputError, match="it has no 'models'; a soup stage needs one"):
         cells_of(tmp_path, SOUP.replace('models = ["@dense", "other"]\n', ""))
+
+
+@pytest.mark.parametrize(("method", "same"), [("early_bird", False), ("magnitude", True)])
+def test_other_sparsities_count_where_they_decide_when_a_search_stops(tmp_path, method, same):
+    text = f"""
+[common]
+task = "made"
+[[stage]]
+name = "tickets"
+verb = "search"
+model = "base"
+method = "{method}"
+granularity = ["head"]
+grid = {{sparsity = [WANTED]}}
+[[stage]]
+name = "subnets"
+verb = "retrain"
+ticket = "@tickets"
+"""
+    alone, more = (cells_of(tmp_path, text.replace("WANTED", wanted)) for wanted in ("0.5", "0.5, 0.25"))
+    assert (alone[1].id == more[1].id) is same
+    assert alone[1].place == more[1].place

@@ -76,6 +76,7 @@ class EarlyBird:
     minimises: ClassVar[str] = "freelb"
     removes: ClassVar[tuple[str, ...]] = ("head", "neuron", "channel")
     version: ClassVar[int] = 1
+    together: ClassVar[bool] = True  # it stops when the masks of all wanted sparsities have settled
     gives: ClassVar[str] = "heads, neurons or inner channels to remove for good; nested, from one ranking"
     advice: ClassVar[str] = (
         "the result has to be faster, and adversarial training of the whole model costs too much"

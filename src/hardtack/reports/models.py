@@ -17,7 +17,8 @@ from hardtack.stats import proportion_over_seeds
 
 GENERIC = re.compile(r"(seed-\d+|model|ticket|tickets)$")  # parts of a path that name no model
 ALIKE = 0.03  # operations a token grow a little with the text
-CELL = re.compile(r"seed=\d+(?:,|$)")  # how a study calls a cell's folder, inside its stage's
+CELL = re.compile(r"(?:^|,)seed=\d+(?=,|$)")  # in what a study calls a cell's folder, inside its stage's
+SAME_MODEL = ("seed", "target")  # axes that tell evaluations apart; a target's own axes stand beside it
 SEED = re.compile(r"[-_.]?(seed|s)[-_]?\d+$")
 
 
@@ -173,7 +174,8 @@ def _called(entry: Entry) -> tuple[Any, Any]:
 
 def _axes(entry: Entry) -> Any:
     axes = entry.row.get("axes") or {}
-    return tuple(sorted((name, str(value)) for name, value in axes.items() if name != "seed"))
+    told = tuple(sorted((name, str(value)) for name, value in axes.items() if name not in SAME_MODEL))
+    return (told, _name(entry.row) if axes else None)
 
 
 def _clashing(members: Sequence[Entry]) -> bool:
@@ -238,16 +240,20 @@ def _name(row: Row) -> str:
     if ticket and not PurePosixPath(str(ticket).replace("\\", "/")).is_relative_to(path):
         path = PurePosixPath(str(ticket).replace("\\", "/"))  # a raw ticket: the model is only its base
         inside = [part for part in path.parts[-3:-1] if not GENERIC.match(part)]
-        if inside and CELL.match(inside[-1]):
-            cell = CELL.sub("", inside[-1], count=1)
+        if inside and CELL.search(inside[-1]):
+            cell = _seedless(inside[-1])
             return " ".join(part for part in (*path.parts[-4:-3], cell, path.name) if part)
         return "/".join([*inside, path.name])
     if len(path.parts) == 2 and not path.is_absolute() and not row.get("method"):
         return model  # ORG/NAME of the hub
     telling = [part for part in path.parts if not GENERIC.match(part)]
-    if telling and CELL.match(telling[-1]):
-        return " ".join([*telling[-2:-1], CELL.sub("", telling[-1], count=1)]).strip()
+    if telling and CELL.search(telling[-1]):
+        return " ".join([*telling[-2:-1], _seedless(telling[-1])]).strip()
     return SEED.sub("", telling[-1]) or telling[-1] if telling else model
+
+
+def _seedless(cell: str) -> str:
+    return CELL.sub("", cell).removeprefix(",")
 
 
 def _described(row: Row) -> str:

@@ -15,7 +15,7 @@ from torch import nn
 
 from hardtack import shrunk
 from hardtack.errors import InputError
-from hardtack.loading import Loaded, load
+from hardtack.loading import PROVENANCE, Loaded, load
 from hardtack.runs import Json, Run, Watch, identify
 from hardtack.storage import write_atomic
 from hardtack.tasks.task import Batches, Task
@@ -26,7 +26,6 @@ from hardtack.training.loop import check_precision
 from hardtack.training.processes import Processes, check_launcher, own_device, started
 from hardtack.training.trackers import Tracker, check_tracker
 
-PROVENANCE = "hardtack.json"
 """A file in a model's folder that says how the model was made; rows take their method and settings from it.
 """
 

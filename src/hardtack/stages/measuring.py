@@ -18,7 +18,7 @@ from hardtack.evaluation.gradients import WhiteBox
 from hardtack.evaluation.robust import attack_all, rates
 from hardtack.evaluation.runtimes import fastest_runtime
 from hardtack.evaluation.shift import LabelMap, accuracy_by, brier_score, calibration_error
-from hardtack.evaluation.victim import Runtime, Victim, evaluating, runtime_of
+from hardtack.evaluation.victim import Runtime, Victim, device_of, evaluating, runtime_of
 from hardtack.exports.onnx import to_onnx
 from hardtack.runs import Json, Run
 from hardtack.sessions import Foreign
@@ -53,8 +53,8 @@ class Subject:
     common: Common
 
     def one_input(self) -> dict[str, Tensor]:
-        """Return one input on the device, the same for every model of this split."""
-        return one_input(self.home, self.split, self.encoder, self.common.place())
+        """Return one input where the model is, the same for every model of this split."""
+        return one_input(self.home, self.split, self.encoder, str(device_of(self.found.loaded.model)))
 
     def shared(self) -> dict[str, Json]:
         """Return what all rows have in common."""
@@ -91,7 +91,7 @@ class Subject:
             "latency_ms": round(latency, 3),
             "latency_tokens": int(inputs["input_ids"].shape[1]),
             "memory_bytes": cost.peak_memory_bytes(),
-            "hardware": cost.hardware(self.common.place()),
+            "hardware": cost.hardware(str(device_of(self.found.loaded.model))),
         }
 
 
@@ -287,7 +287,9 @@ def reading_doubts(run: Run, row: dict[str, Json]) -> Sequence[str]:
     """Log each reading of a test split, and doubt one that follows a reading with other settings."""
     if row["split"] != "test":
         return ()
-    settings = json.dumps([row["attack"], row["attack_settings"], row["examples"]], sort_keys=True)
+    # The radii of a sweep are rows of one reading.
+    told = {name: value for name, value in (row["attack_settings"] or {}).items() if name != "radii"} or None
+    settings = json.dumps([row["attack"], told, row["examples"]], sort_keys=True)
     assert run.folder is not None
     log = run.folder / "log.jsonl"
     # Only whole lines of this kind are parsed: a full disk may have cut another one short.

@@ -151,6 +151,7 @@ def search(
         "keep_whole": [*keep_whole],
         "attacked_from": attacked_from,
         "warm_epochs": warm_epochs if warm else None,
+        "warm_lr": warm_lr if warm else None,
     }
     with open_run(
         "search",

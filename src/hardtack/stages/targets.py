@@ -51,6 +51,8 @@ def open_target(target: str | Path, data: Task, base: str | None, common: Common
         digest = f"file-{loaded.head}-{tokenizer_digest(loaded.tokenizer)}"
         return Target(loaded, None, made, digest, place)
     digest = f"model-{weights_digest(loaded.model)}-{tokenizer_digest(loaded.tokenizer)}"
+    if made.get("exported") == "dense":  # the same weights as the model it was made from, at another cost
+        digest += "-dense"
     if ticket is not None:
         _shrink_(loaded.model, ticket)
     return Target(loaded, ticket, made, digest, place if is_model else None)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hardtack.errors import InputError
+from hardtack.methods import METHODS
 from hardtack.runs import Json
 from hardtack.select import Sparsity
 from hardtack.studies.calls import check, parts_of, resolved
@@ -166,8 +167,11 @@ def _cell(
     )  # fmt: skip
     if verb.name != "search":
         return [Made(cell, typed, str(cell.folder), [id], (), root)]
-    # A ticket is the same whatever other tickets its search draws: one more changes nothing after it.
-    parts = {**whole, "method": [[*part[:2], {k: v for k, v in part[2].items() if k != "sparsities"}]
+    # A ticket is the same whatever other tickets its search draws: one more changes nothing after it. But
+    # where all of them decide when a search stops, they count.
+    together = getattr(METHODS[settings["method"]], "together", False) and len(sparsities(settings)) > 1
+    dropped = () if together else ("sparsities",)
+    parts = {**whole, "method": [[*part[:2], {k: v for k, v in part[2].items() if k not in dropped}]
                                  for part in whole["method"]]}  # fmt: skip
     alone = identify(verb.name, parts, content, data)
     base = (found["model"].cell.place,) if "model" in found else ()
