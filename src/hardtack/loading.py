@@ -1,7 +1,6 @@
 """From a name to a plain model in float32, its tokenizer, and the record of what it was (`Base`)."""
 
 import json
-import warnings
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 import torch
 import xxhash
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -28,6 +27,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from transformers.utils.hub import cached_file, extract_commit_hash
 
 from hardtack import sessions, shrunk
+from hardtack.adapters import Adapter
 from hardtack.errors import InputError
 from hardtack.prunable import SHRUNK_UNITS, base_of
 from hardtack.runs import generator
@@ -38,7 +38,8 @@ from hardtack.ticket import Base, digest_of
 class Loaded:
     """A classifier or language model ready to use: with its tokenizer, and whether its head is untrained.
 
-    `head` is a hash of what the checkpoint brought outside the base, None where it brought nothing.
+    `head` is a hash of what the checkpoint brought outside the base, None where it brought nothing;
+    `classes` is what its config calls its classes, whatever the task calls them.
     """
 
     model: PreTrainedModel
@@ -46,6 +47,7 @@ class Loaded:
     base: Base
     fresh_head: bool
     head: str | None
+    classes: tuple[str, ...] = ()
 
 
 def model_folder(name: str) -> str:
@@ -97,6 +99,7 @@ def load(
     config = shrunk.config_of(_file(source, "config.json")) or _config(source, whose)
     if getattr(config, "quantization_config", None) is not None:
         raise InputError(f"{whose} is quantised; allowed: a base with float weights")
+    classes = _classes(config)
     if labels is None and adapter is not None:
         config.num_labels = adapter.classes(config)
     if labels == ():
@@ -153,7 +156,7 @@ def load(
     }
     brought = {key: value for key, value in brought.items() if key not in head}
     digest = digest_of(brought) if brought else None
-    return Loaded(model.to(device).eval(), tokenizer, base, bool(head), digest)  # type: ignore[arg-type]
+    return Loaded(model.to(device).eval(), tokenizer, base, bool(head), digest, classes)  # type: ignore[arg-type]
 
 
 def _pad_(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str) -> None:
@@ -165,7 +168,7 @@ def _pad_(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str)
     model.config.pad_token_id = tokenizer.pad_token_id  # a decoder looks for its last token by this one
 
 
-def _check_decoder(config: Any, whose: str, adapter: "_Adapter | None") -> None:
+def _check_decoder(config: Any, whose: str, adapter: "Adapter | None") -> None:
     """Refuse what cannot predict a text token by token."""
     kind = config.model_type
     if adapter is not None or hasattr(config, SHRUNK_UNITS):
@@ -227,75 +230,12 @@ def _foreign(file: Path, name: str, labels: tuple[str, ...] | None) -> Loaded:
         digest.update(part.read_bytes())
     base = Base(name, digest.hexdigest())
     model: Any = sessions.Foreign(file, config)
-    return Loaded(model.eval(), _tokenizer(place, name), base, False, digest.hexdigest())
+    tokenizer, classes = _tokenizer(place, name), _classes(config)
+    return Loaded(model.eval(), tokenizer, base, False, digest.hexdigest(), classes)
 
 
-@dataclass(frozen=True)
-class _Adapter:
-    """A PEFT adapter on disk: what it changes of which base."""
-
-    name: str
-    folder: Path
-    base: str
-    tensors: dict[str, Tensor]
-
-    def classes(self, config) -> int:  # a transformers config of any family
-        """Return the number of classes of the head that it brings, or else of the base's."""
-        with torch.device("meta"):
-            bare = AutoModelForSequenceClassification.from_config(config)
-        heads = (held for _, mine, held in self._whole(bare) if _is_head_of_others(config, mine, held))
-        return next((held.shape[0] for held in heads), config.num_labels)
-
-    def brings(self, model: PreTrainedModel) -> set[str]:
-        """Name the tensors of the model that it replaces as a whole (a trained head), where sizes agree."""
-        return {name for name, mine, held in self._whole(model) if mine.shape == held.shape}
-
-    def _whole(self, model: nn.Module) -> list[tuple[str, Tensor, Tensor]]:
-        """Pair each whole tensor that it holds with the model's own: name, the model's, the adapter's."""
-        own = model.named_parameters()
-        return [
-            (name, mine, self.tensors[_STEM + name]) for name, mine in own if _STEM + name in self.tensors
-        ]
-
-    def merge_(self, model: PreTrainedModel) -> None:
-        """Write base + adapter into the model, which is a plain one again afterwards.
-
-        In float64: then the order in which a machine sums hardly ever reaches a bit of the float32 result,
-        and a ticket found on it fits on another machine, too.
-        """
-        from peft import PeftConfig, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
-
-        tensors = dict(self.tensors)
-        for name, mine, held in self._whole(model):
-            if _is_head_of_others(model.config, mine, held):  # it stays what the base has, or what was drawn
-                tensors[_STEM + name] = mine.detach().clone()
-        try:
-            with (
-                warnings.catch_warnings(),
-                torch.random.fork_rng(devices=[]),
-            ):  # it draws what it then replaces
-                warnings.simplefilter("ignore", FutureWarning)  # of transformers, at what peft still calls
-                settings = PeftConfig.from_pretrained(str(self.folder))
-                settings.base_model_name_or_path, settings.inference_mode = None, True
-                wrapped = get_peft_model(model, settings)
-                wanted = get_peft_model_state_dict(wrapped, save_embedding_layers=False)
-                found = set_peft_model_state_dict(wrapped, tensors)
-                if strange := {*(wanted.keys() - tensors.keys()), *found.unexpected_keys}:
-                    raise ValueError(f"its tensors are not those of its config: {min(strange)}")
-                wrapped.double().merge_and_unload(safe_merge=True)
-        except Exception as error:  # whatever peft raises at a damaged file or a kind that it cannot merge
-            raise InputError(f"{self.name} cannot be merged into {self.base}: {_one_line(error)}") from None
-        model.float().requires_grad_(True)
-
-
-_STEM = "base_model.model."
-"""What stands before the names of a model's own tensors in an adapter's file."""
-
-
-def _is_head_of_others(config, mine: Tensor, held: Tensor) -> bool:
-    return (
-        mine.shape[0] == config.num_labels and mine.shape[1:] == held.shape[1:] and mine.shape != held.shape
-    )
+def _classes(config: Any) -> tuple[str, ...]:
+    return tuple(str(name) for _, name in sorted((config.id2label or {}).items()))
 
 
 def _file(place: str, name: str) -> Path | None:
@@ -322,7 +262,7 @@ def _weight_files(place: str, name: str) -> list[Path]:
     return [file for file in files if file is not None]
 
 
-def _adapter(place: str, name: str, merge: bool) -> _Adapter | None:
+def _adapter(place: str, name: str, merge: bool) -> Adapter | None:
     """Return the adapter that lies at a place, None where a model does; refuse one that nobody asked for."""
     settings = _file(place, "adapter_config.json")
     if settings is None:
@@ -350,7 +290,7 @@ def _adapter(place: str, name: str, merge: bool) -> _Adapter | None:
         raise InputError(
             f"{name} has an adapter_model.safetensors that cannot be read: {_one_line(error)}"
         ) from None
-    return _Adapter(name, settings.parent, base, tensors)
+    return Adapter(name, settings.parent, base, tensors)
 
 
 def _config(place: str, name: str):  # a transformers config of any family

@@ -170,3 +170,17 @@ def test_attacks_that_are_worth_it_are_answered_by_a_faster_program_with_the_sam
         for name in ("plain", "fast")
     ]
     assert told[0] == told[1]
+
+
+def test_a_head_with_the_tasks_classes_in_another_order_is_refused(made, tmp_path):
+    names = BertForSequenceClassification.from_pretrained(made["place"] / "dense" / "model").config.id2label
+    folder = tmp_path / "turned"
+    folder.mkdir()
+    (folder / "info.json").write_text(json.dumps({"label_names": [names[1].upper(), names[0]]}))
+    for split in ("train", "validation", "test"):
+        text = (made["place"] / "task" / f"{split}.jsonl").read_text()
+        lines = [json.loads(line) for line in text.splitlines()]
+        lines = [{**line, "label": {"0": names[1].upper(), "1": names[0]}[line["label"]]} for line in lines]
+        (folder / f"{split}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with pytest.raises(InputError, match=r"has the classes .*; allowed: the same ones in the same order"):
+        evaluate(made["dense"], task=str(folder), out=tmp_path / "rows", common=CPU)

@@ -6,6 +6,7 @@ from typing import NamedTuple
 from torch import nn
 
 from hardtack import shrunk
+from hardtack.errors import InputError
 from hardtack.loading import Loaded, model_folder
 from hardtack.runs import Json
 from hardtack.sessions import Foreign
@@ -47,6 +48,7 @@ def open_target(target: str | Path, data: Task, base: str | None, common: Common
     loaded = common.load(str(target), data.labels, foreign=True)
     ticket = Ticket.load(place / "ticket") if (place / "ticket" / "ticket.json").is_file() else None
     made = provenance_of(target)
+    _check_order(str(target), loaded, data)
     if isinstance(loaded.model, Foreign):
         digest = f"file-{loaded.head}-{tokenizer_digest(loaded.tokenizer)}"
         return Target(loaded, None, made, digest, place)
@@ -56,6 +58,16 @@ def open_target(target: str | Path, data: Task, base: str | None, common: Common
     if ticket is not None:
         _shrink_(loaded.model, ticket)
     return Target(loaded, ticket, made, digest, place if is_model else None)
+
+
+def _check_order(name: str, loaded: Loaded, data: Task) -> None:
+    """Refuse a trained head that has the task's classes in another order: it would be believed blindly."""
+    own, wanted = ([one.casefold() for one in names] for names in (loaded.classes, data.labels))
+    if not loaded.fresh_head and own != wanted and sorted(own) == sorted(wanted):
+        raise InputError(
+            f"{name} has the classes {', '.join(loaded.classes)}, the task {', '.join(data.labels)}; "
+            "allowed: the same ones in the same order (an info.json beside the data gives it)"
+        )
 
 
 def _shrink_(model: nn.Module, ticket: Ticket) -> None:
