@@ -161,9 +161,8 @@ def _say_(base: nn.Module, units: dict[str, int | list[int]]) -> None:
 
 def is_cut_by(masks: Mapping[str, Tensor], view: Prunable) -> bool:
     """Say whether masks leave a smaller model: whole units alone, some of them gone, none of a site's all."""
-    if any(
-        site.kind == "weight" for site in view.sites
-    ):  # asked first: masks of weights are unpacked when read
+    # Asked first: masks of single weights are unpacked when they are read.
+    if any(site.kind == "weight" for site in view.sites):
         return False
     found = [masks[site.name] for site in view.sites]
     return all(bool(mask.any()) for mask in found) and not all(bool(mask.all()) for mask in found)
